@@ -1,0 +1,39 @@
+"""A recurrent translator that you train on your own parallel text.
+
+Where things are, in the order in which text meets them:
+
+    corpus          parallel text of many formats, read pair by pair; check looks it over before training
+    tokenizer       text to subword ids and back
+    batches         pairs encoded to disk, grouped by length, dealt in batches
+    model.cells     one time step of a recurrent cell: the equations
+    model.recurrent the recurrence over time, exact over padding
+    model.attention where the decoder looks
+    model.encoder   source ids to outputs and a final state
+    model.decoder   the bridge from that state, and the decoder
+    model.seq2seq   the translation model
+    training        loss, optimisers, schedules: the Lightning modules
+    config, fit     from options to a model folder
+    checkpoint      the model folder
+    search          beam search
+    translator      text in, text out
+    evaluation      BLEU, chrF, TER
+    cli             the commands; info and quickstart are two of them
+
+In a program: `from nmt import Translator; Translator.load("model").translate(["A dog runs ."])`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nmt.translator import Translator as Translator
+
+__version__ = "0.1.0"
+__all__ = ["Translator"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Translator":
+        from nmt.translator import Translator
+
+        return Translator
+    raise AttributeError(f"module 'nmt' has no attribute {name!r}")

@@ -1,0 +1,406 @@
+"""The command line, `nmt VERB ...`: the only module that reads argv, prints and exits; it imports all else late.
+
+Exit codes: 0 done; 1 a fault, told in one line; 2 a wrong option or config; 130 (Ctrl-C) and 143 (SIGTERM) stopped by a
+signal, training saved.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+from nmt import __version__
+
+if TYPE_CHECKING:
+    from nmt.search import SearchOptions
+    from nmt.translator import Translation
+
+log = logging.getLogger("nmt")
+
+
+class UsageError(ValueError):
+    """Options that do not go together."""
+
+    exit_code = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not options.takes_config:
+        parser.error(f"unknown option {rest[0]}: see nmt {options.verb} --help")
+    _log_to_stderr(options.quiet)
+    options.flags = rest
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader has gone, as in `nmt translate ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if options.debug:
+            raise
+        return _report(error)
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="nmt", description="A recurrent translator that you train on your own parallel text.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"nmt {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for add in (add_quickstart, add_check, add_train, add_finetune, add_translate, add_evaluate, add_info):
+        add(verbs)
+    return parser
+
+
+def _verb(
+    verbs: Any, run: Callable[[argparse.Namespace], None], summary: str, **defaults: Any
+) -> argparse.ArgumentParser:
+    """A verb named like the function that runs it."""
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        run.__name__, help=summary, description=summary, allow_abbrev=False, add_help=not defaults.get("takes_config")
+    )
+    verb.set_defaults(**{"run": run, "takes_config": False, **defaults})
+    verb.add_argument("-q", "--quiet", action="store_true", help="no progress, only errors")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return verb
+
+
+# ---- check ----
+
+
+def add_check(verbs: Any) -> None:
+    """`nmt check`."""
+    verb = _verb(verbs, check, "look through parallel text before training on it")
+    verb.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="as data.train: a prefix, a,b, .tsv, .jsonl or hf:NAME"
+    )
+    verb.add_argument("-s", "--source-language", default="en", help="default: en")
+    verb.add_argument("-t", "--target-language", default="de", help="default: de")
+    verb.add_argument("--validation", action="append", default=[], metavar="SOURCE", help="held-out text; repeatable")
+    verb.add_argument("--test", action="append", default=[], metavar="SOURCE", help="held-out text; repeatable")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Print what is odd in parallel text, and what held-out text shares with it."""
+    from nmt.check import check_data
+    from nmt.corpus import DataOptions
+
+    data = DataOptions(
+        options.sources, options.validation, options.test, options.source_language, options.target_language
+    )
+    print(*check_data(data), sep="\n")
+
+
+# ---- train, finetune, quickstart ----
+
+
+def _add_run_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("-h", "--help", action="store_true", help="show this and every option of a config")
+    verb.add_argument(
+        "-c", "--config", action="append", default=[], metavar="FILE", help="options; repeatable, later wins"
+    )
+    verb.add_argument("-o", "--output", metavar="FOLDER", help="the model folder to write")
+    verb.add_argument("--overwrite", action="store_true", help="remove the run that is in the output folder")
+    verb.add_argument("--print-config", action="store_true", help="print what would run, and stop")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def add_train(verbs: Any) -> None:
+    """`nmt train`."""
+    _add_run_options(_verb(verbs, train, "train a translator; run the same command again to resume", takes_config=True))
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train what the configs and flags describe."""
+    _fit(options, base=None)
+
+
+def add_finetune(verbs: Any) -> None:
+    """`nmt finetune`."""
+    verb = _verb(verbs, finetune, "go on training a model on other text, in a new folder", takes_config=True)
+    _add_run_options(verb)
+    verb.add_argument("-m", "--model", metavar="FOLDER", help="the model folder to start from; it is not changed")
+
+
+def finetune(options: argparse.Namespace) -> None:
+    """Train on, from a model folder, with its options at a fifth of its learning rate."""
+    if options.help:
+        _fit(options, base=None)
+        return
+    if not options.model:
+        raise UsageError("finetune needs the model to start from: -m FOLDER")
+    from nmt import checkpoint
+
+    base, _ = checkpoint.read_folder(options.model)
+    base["data"] |= {"train": [], "validation": [], "test": []}
+    training = {"learning_rate": base["training"]["learning_rate"] / 5, "max_epochs": 5, "warmup_steps": 100}
+    base["training"] |= training
+    base |= {"init": options.model, "output": f"{Path(options.model)}-finetuned"}
+    _fit(options, base)
+
+
+def _fit(options: argparse.Namespace, base: dict[str, Any] | None) -> None:
+    from nmt import config
+
+    if options.help:
+        print(config.parser(f"nmt {options.verb}").format_help())
+        model = "  -m FOLDER" if options.verb == "finetune" else ""
+        print(f"  -c FILE (repeatable){model}  --overwrite  --print-config  --device NAME  -q")
+        return
+    output = ["--output", options.output] if options.output else []
+    found = config.read(options.config, options.flags + output, base)
+    if options.print_config:
+        print(config.dump(found), end="")
+        return
+    from nmt.fit import fit
+
+    fit(found, overwrite=options.overwrite, device=options.device)
+
+
+def add_quickstart(verbs: Any) -> None:
+    """`nmt quickstart`."""
+    verb = _verb(verbs, quickstart, "train on the small corpus that ships with the program, evaluate, translate")
+    verb.add_argument("-o", "--output", default="models/quickstart", help="the model folder to write")
+    verb.add_argument("--overwrite", action="store_true", help="train it anew")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def quickstart(options: argparse.Namespace) -> None:
+    """Train, evaluate and show the quick-start model."""
+    from nmt.quickstart import report, train_quickstart
+
+    train_quickstart(options.output, overwrite=options.overwrite, device=options.device)
+    print(report(options.output))
+
+
+# ---- translate, evaluate, info ----
+
+
+def _add_search_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("-b", "--beam-size", type=int, metavar="K", help="open hypotheses per sentence; 1 is greedy")
+    verb.add_argument("--length-penalty", type=float, metavar="A", help="exponent; above 1 favours longer translations")
+    verb.add_argument("--max-length", type=int, metavar="N", help="most pieces of a translation")
+    verb.add_argument(
+        "--batch-tokens", type=int, default=16384, metavar="N", help="pieces searched at once, beams counted"
+    )
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    verb.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="arithmetic of the products"
+    )
+
+
+def add_translate(verbs: Any) -> None:
+    """`nmt translate`."""
+    verb = _verb(verbs, translate, "translate text, one sentence a line, from standard input to standard output")
+    verb.add_argument("-m", "--model", required=True, metavar="FOLDER", help="the model folder")
+    verb.add_argument("-i", "--input", default="-", metavar="FILE", help="default: standard input")
+    verb.add_argument("-o", "--output", default="-", metavar="FILE", help="default: standard output")
+    verb.add_argument(
+        "--n-best", type=int, metavar="N", help="print N translations, as `line ||| text ||| features ||| score`"
+    )
+    verb.add_argument("--jsonl", action="store_true", help="print objects with scores, pieces and alignment")
+    _add_search_options(verb)
+
+
+def translate(options: argparse.Namespace) -> None:
+    """Translate a stream."""
+    from nmt.translator import Translator
+
+    translator = Translator.load(
+        options.model,
+        _search(options),
+        device=options.device,
+        precision=options.precision,
+        batch_tokens=options.batch_tokens,
+    )
+    write = write_json if options.jsonl else write_n_best if options.n_best else write_text
+    with _reading(options.input) as lines, _writing(options.output) as output:
+        answers = translator.translate(lines, with_alignment=options.jsonl, window=1 if _by_hand(options) else 4096)
+        for number, answer in enumerate(answers):
+            write(number, answer, output)
+            if _by_hand(options):
+                output.flush()
+
+
+def _by_hand(options: argparse.Namespace) -> bool:
+    """Whether someone types the lines and waits for each answer."""
+    return bool(options.input == "-" and sys.stdin.isatty())
+
+
+def _search(options: argparse.Namespace) -> "SearchOptions":
+    """The decoding defaults of the model folder, under the flags given."""
+    from nmt import checkpoint
+    from nmt.search import SearchOptions
+
+    names = ("beam_size", "length_penalty", "max_length", "n_best")
+    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+    config, _ = checkpoint.read_folder(options.model)
+    try:
+        return SearchOptions(**{**config.get("search", {}), **given})
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def write_text(number: int, answer: "Translation", output: TextIO) -> None:
+    """The best translation."""
+    output.write(answer.text + "\n")
+
+
+def write_n_best(number: int, answer: "Translation", output: TextIO) -> None:
+    """All candidates, as Moses lists them; lines count from 0, scores are natural logarithms."""
+    for candidate in answer.candidates:
+        features = f"log_prob= {candidate.log_prob:.4f} length= {len(candidate.pieces) + 1}"
+        output.write(f"{number} ||| {candidate.text} ||| {features} ||| {candidate.score:.4f}\n")
+
+
+def write_json(number: int, answer: "Translation", output: TextIO) -> None:
+    """All there is to know of a line; `alignment[t]` is the source piece that target piece t looked at most."""
+    candidates = [
+        {
+            "translation": candidate.text,
+            "score": candidate.score,
+            "log_prob": candidate.log_prob,
+            "tokens": candidate.pieces,
+            "alignment": None if candidate.alignment is None else candidate.alignment.argmax(1).tolist(),
+        }
+        for candidate in answer.candidates
+    ]
+    line = {"line": number, "source": answer.source, "source_tokens": answer.source_pieces, **candidates[0]}
+    if len(candidates) > 1:
+        line["n_best"] = candidates
+    output.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def add_evaluate(verbs: Any) -> None:
+    """`nmt evaluate`."""
+    verb = _verb(verbs, evaluate, "score a model's translations, or a file of translations, against references")
+    verb.add_argument("-m", "--model", metavar="FOLDER", help="the model folder that translates --source")
+    verb.add_argument("-s", "--source", metavar="FILE", help="text to translate")
+    verb.add_argument("-i", "--input", metavar="FILE", help="translations, instead of -m and -s")
+    verb.add_argument("-r", "--reference", action="append", required=True, metavar="FILE", help="repeatable")
+    verb.add_argument("-o", "--output", metavar="FILE", help="where to keep the model's translations")
+    verb.add_argument("-lc", "--lowercase", action="store_true", help="ignore case in BLEU")
+    verb.add_argument("--tokenize", metavar="NAME", help="sacrebleu tokenizer for BLEU: 13a, intl, char, zh, none ...")
+    verb.add_argument("--jsonl", action="store_true", help="print one object per metric")
+    _add_search_options(verb)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print BLEU, chrF and TER with their signatures."""
+    from nmt import evaluation
+
+    if bool(options.input) == bool(options.model and options.source):
+        raise UsageError("evaluate needs either translations (-i FILE) or a model and its source (-m FOLDER -s FILE)")
+    references = [evaluation.read_lines(name) for name in options.reference]
+    hypotheses = evaluation.read_lines(options.input or options.source)
+    evaluation.check_counts(hypotheses, references)
+    if options.model:
+        hypotheses = _translate_all(options, hypotheses)
+    scores = evaluation.evaluate(hypotheses, references, lowercase=options.lowercase, tokenize=options.tokenize)
+    print(evaluation.to_json(scores) if options.jsonl else evaluation.render(scores))
+
+
+def _translate_all(options: argparse.Namespace, lines: list[str]) -> list[str]:
+    from nmt.translator import Translator
+
+    translator = Translator.load(
+        options.model,
+        _search(options),
+        device=options.device,
+        precision=options.precision,
+        batch_tokens=options.batch_tokens,
+    )
+    hypotheses = [answer.text for answer in translator.translate(lines)]
+    if options.output:
+        with _writing(options.output) as output:
+            output.writelines(line + "\n" for line in hypotheses)
+    return hypotheses
+
+
+def add_info(verbs: Any) -> None:
+    """`nmt info`."""
+    verb = _verb(verbs, info, "say what a model folder holds, or what this machine can do")
+    verb.add_argument("-m", "--model", metavar="FOLDER", help="the model folder")
+    verb.add_argument("--jsonl", action="store_true", help="print one object")
+
+
+def info(options: argparse.Namespace) -> None:
+    """Print facts about a model, or about the machine."""
+    from nmt.info import describe_machine, describe_model
+
+    facts = describe_model(options.model) if options.model else describe_machine()
+    if options.jsonl:
+        print(json.dumps(facts, ensure_ascii=False))
+    else:
+        width = max(map(len, facts))
+        print("\n".join(f"{name:{width}}  {value}" for name, value in facts.items()))
+
+
+# ---- streams and errors ----
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[Iterable[str]]:
+    """Lines of a file or of standard input, split at line feeds only. ValueError names a line that is not UTF-8."""
+    if name == "-":
+        yield _decoded(sys.stdin.buffer, "standard input")
+        return
+    with Path(name).open("rb") as stream:
+        yield _decoded(stream, name)
+
+
+def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
+    for number, raw in enumerate(stream, 1):
+        try:
+            yield raw.decode("utf8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{name}:{number} is not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}): "
+                "convert it, for example with iconv -f latin1 -t utf8"
+            ) from error
+
+
+@contextmanager
+def _writing(name: str) -> Iterator[TextIO]:
+    """Standard output, or a file that appears whole when all is written."""
+    if name == "-":
+        sys.stdout.reconfigure(encoding="utf8", newline="\n")  # type: ignore[union-attr]
+        yield sys.stdout
+        return
+    path = Path(name)
+    beside = path.with_name(path.name + ".part")
+    try:
+        with beside.open("w", encoding="utf8", newline="\n") as output:
+            yield output
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _report(error: Exception) -> int:
+    """Tell an error in a line; its exit code."""
+    message = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        message = f"{error.filename}: {error.strerror}"
+    print(f"nmt: {message or type(error).__name__}", file=sys.stderr)
+    return int(getattr(error, "exit_code", 1))
+
+
+def _log_to_stderr(quiet: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.WARNING if quiet else logging.INFO)

@@ -1,0 +1,403 @@
+"""From a config to a model folder: text, vocabulary, the Lightning Trainer, resuming, averaging, final scores."""
+
+import hashlib
+import json
+import logging
+import shutil
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
+from tqdm import tqdm
+
+import nmt
+from nmt import checkpoint, corpus
+from nmt.batches import Batch, EncodedCorpus, encode_corpus
+from nmt.checkpoint import Tokenizers
+from nmt.config import Config, ConfigError, changes, dump, to_dict
+from nmt.corpus import Pair
+from nmt.evaluation import Score, evaluate, render
+from nmt.model.seq2seq import Seq2Seq, build_model
+from nmt.search import SearchOptions
+from nmt.tokenizer import PAD, train_tokenizer
+from nmt.training import DataModule, TrainingOptions, TranslationModule, choose_precision
+from nmt.translator import Translator, choose_device
+
+log = logging.getLogger("nmt")
+
+LAST = "last.ckpt"
+FREE_TO_CHANGE = ("training.", "search.", "data.test", "data.workers", "data.cache", "output")
+BOUND_TO_BATCHES = ("training.batch_tokens", "training.devices", "training.accumulate", "training.optimizer")
+
+
+class StoppedError(Exception):
+    """Training was told to stop by a signal, and has saved where it was."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        super().__init__(f"stopped and saved in {folder}: run the same command to go on from there")
+        self.exit_code = 128 + number
+
+
+def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> None:
+    """Train what `config` describes into `config.output`, or go on where an earlier run of it stopped.
+
+    Raises ConfigError for options that contradict the folder or each other, StoppedError after a signal; ValueError and
+    OSError for text that cannot be read.
+    """
+    folder = Path(config.output)
+    place = choose_device(device)
+    precision = choose_precision(config.training.precision, place)
+    _check_sources(config)
+    resuming = prepare_folder(folder, config, overwrite)
+    if resuming and (folder / checkpoint.INFO).exists():
+        log.info("%s is already trained; nothing to do", folder)
+        return
+    pl.seed_everything(config.seed, verbose=False)
+    start = checkpoint.load(config.init) if config.init else None
+    tokenizers = start.tokenizers if start else _tokenizers(config, folder)
+    if start and not resuming:
+        tokenizers.save(folder)
+    train, validation = _encode("train", config, tokenizers), _encode("validation", config, tokenizers)
+    _check_text(folder, config)
+    model = start.model if start else build_model(config.model, tokenizers.source.size, tokenizers.target.size)
+    pairs = _pairs(config, "validation")
+    translator = Translator(model.eval(), tokenizers, SearchOptions(beam_size=config.training.validation_beam))
+    before = _bleu(model, tokenizers, config, pairs) if start else None
+    module = TranslationModule(model.train(), config.training, translator, _spread(pairs, config.training))
+    _quieten_lightning()
+    trainer = _trainer(config, folder, place, precision)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    log.info(
+        "model: %.1fM parameters, on %s in %s, %d threads", parameters / 1e6, place, precision, torch.get_num_threads()
+    )
+    last = folder / "training" / LAST
+    trainer.fit(
+        module,
+        datamodule=DataModule(train, validation, config.training, config.seed),
+        ckpt_path=last if resuming and last.exists() else None,
+        weights_only=True,
+    )
+    if trainer.is_global_zero:
+        _finish(folder, config, module, tokenizers, len(train), before)
+
+
+def prepare_folder(folder: Path, config: Config, overwrite: bool) -> bool:
+    """Make the folder, or find in it an earlier run of this config; whether it is one.
+
+    Raises ConfigError, listing what differs, for a run of another text, vocabulary or network, and for a folder that
+    is not a run at all. What may change between runs (rates, limits, decoding) is listed and obeyed.
+    """
+    if overwrite and folder.is_dir():
+        _remove_run(folder)
+    written = folder / checkpoint.CONFIG
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        (folder / "training").mkdir(parents=True, exist_ok=True)
+        checkpoint.write_whole(written, dump(config))
+        return False
+    if not written.is_file() or not (folder / "training").is_dir():
+        raise ConfigError(f"{folder} exists and is not a training run: choose another --output, or --overwrite it")
+    different = changes(yaml.safe_load(written.read_text(encoding="utf8")), to_dict(config))
+    listing = "".join(f"\n  {key}: was {old!r}, now {new!r}" for key, (old, new) in different.items())
+    if any(not key.startswith(FREE_TO_CHANGE) or key in BOUND_TO_BATCHES for key in different):
+        raise ConfigError(
+            f"{folder} holds a run with other options; choose another --output, or --overwrite it:{listing}"
+        )
+    if different:
+        log.info("options changed since this run began:%s", listing)
+        checkpoint.write_whole(written, dump(config))
+        (folder / checkpoint.INFO).unlink(missing_ok=True)
+    return True
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove a run's own files and nothing else."""
+    ours = (checkpoint.CONFIG, checkpoint.INFO, checkpoint.WEIGHTS, checkpoint.CARD)
+    for name in (*ours, "tokenizer.spm", "source.spm", "target.spm"):
+        (folder / name).unlink(missing_ok=True)
+    if (folder / "training").is_dir():
+        shutil.rmtree(folder / "training")
+    if any(folder.iterdir()):
+        raise ConfigError(f"{folder} holds files that no training run wrote: choose another --output")
+
+
+def _check_sources(config: Config) -> None:
+    for split in ("train", "validation"):
+        if not getattr(config.data, split):
+            raise ConfigError(
+                f"no text given: set --data.{split} (a prefix such as corpus/{split} for its two languages)"
+            )
+    if config.init and Path(config.init).resolve() == Path(config.output).resolve():
+        raise ConfigError(f"--output is the model to start from, {config.init}: choose a new folder")
+
+
+def _check_text(folder: Path, config: Config) -> None:
+    """Hold a resumed run to the text that it began with."""
+    data = config.data
+    digests = [corpus.fingerprint(name, data.languages, "train") for name in corpus.sources(data.train)]
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    path = folder / "training" / "text.json"
+    if not path.exists():
+        checkpoint.write_whole(path, json.dumps({"train": digest}))
+    elif json.loads(path.read_text(encoding="utf8"))["train"] != digest:
+        raise ConfigError(
+            f"the training text has changed since {folder} began: choose another --output, or --overwrite it"
+        )
+
+
+def _pairs(config: Config, split: str) -> list[Pair]:
+    data = config.data
+    sources = corpus.sources(getattr(data, split))
+    return [pair for source in sources for pair in corpus.read_pairs(source, data.languages, split)]
+
+
+def _tokenizers(config: Config, folder: Path) -> Tokenizers:
+    """Those of the folder, or new ones trained on the training text."""
+    if (folder / "tokenizer.spm").exists() or (folder / "target.spm").exists():
+        return Tokenizers.load(folder)
+    log.info("tokenizer: learning %d %s pieces", config.tokenizer.vocab_size, config.tokenizer.type)
+
+    def text(sides: Iterable[int]) -> Iterable[str]:
+        return (
+            pair[side]
+            for source in corpus.sources(config.data.train)
+            for pair in corpus.read_pairs(source, config.data.languages, "train")
+            for side in sides
+        )
+
+    if config.tokenizer.joint:
+        return Tokenizers(*[train_tokenizer(text((0, 1)), config.tokenizer, folder / "tokenizer.spm")] * 2)
+    return Tokenizers(
+        train_tokenizer(text((0,)), config.tokenizer, folder / "source.spm"),
+        train_tokenizer(text((1,)), config.tokenizer, folder / "target.spm"),
+    )
+
+
+def _encode(split: str, config: Config, tokenizers: Tokenizers) -> EncodedCorpus:
+    table, report = encode_corpus(getattr(config.data, split), split, config.data, *tokenizers)
+    log.info("%s: %s", split, report)
+    return table
+
+
+def _spread(pairs: list[Pair], options: TrainingOptions) -> list[Pair]:
+    """`validation_sentences` of the pairs, evenly spread."""
+    count = min(options.validation_sentences or len(pairs), len(pairs))
+    return [pairs[index * len(pairs) // count] for index in range(count)]
+
+
+def _trainer(config: Config, folder: Path, device: torch.device, precision: Any) -> pl.Trainer:
+    options = config.training
+    metric, mode = ("val_bleu", "max") if options.validation_metric == "bleu" else ("val_loss", "min")
+    callbacks: list[Callback] = [
+        Progress(),
+        StopOnSignal(folder),
+        ModelCheckpoint(
+            folder / "training",
+            "{step}",
+            monitor=metric,
+            mode=mode,
+            save_top_k=options.average,
+            save_last=True,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        ),
+    ]
+    if options.patience:
+        callbacks.append(EarlyStopping(metric, mode=mode, patience=options.patience, check_on_train_epoch_end=False))
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" and options.devices == 1 else options.devices,
+        strategy="ddp" if options.devices > 1 else "auto",
+        precision=precision,
+        max_epochs=options.max_epochs,
+        max_steps=options.max_steps or -1,
+        max_time={"seconds": int(options.max_minutes * 60)} if options.max_minutes else None,
+        accumulate_grad_batches=options.accumulate,
+        val_check_interval=options.validate_every * options.accumulate or None,
+        check_val_every_n_epoch=None if options.validate_every else 1,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        logger=_loggers(folder),
+        default_root_dir=folder / "training",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _quieten_lightning() -> None:
+    """Lightning's advice is for its programmers; ours is in the log already."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        "Experiment logs directory",
+        "Checkpoint directory",
+        ".*treespec",
+        "The number of training batches",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _loggers(folder: Path) -> list[Logger]:
+    """training/metrics.csv always; TensorBoard where it is installed."""
+    loggers: list[Logger] = [CSVLogger(folder, name="training", version="")]
+    try:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        loggers.append(TensorBoardLogger(folder, name="training", version="tensorboard"))
+    except ModuleNotFoundError:
+        pass
+    return loggers
+
+
+def _finish(
+    folder: Path, config: Config, module: TranslationModule, tokenizers: Tokenizers, pairs: int, before: float | None
+) -> None:
+    """Save the best weights or the mean of the best, whichever is better on the validation text, with their scores."""
+    saver = module.trainer.checkpoint_callback
+    assert isinstance(saver, ModelCheckpoint)
+    best = [_weights(saver.best_model_path)] if saver.best_model_path else [module.model.state_dict()]
+    all_best = [_weights(path) for path in saver.best_k_models]
+    choices = [best[0]] + ([checkpoint.average(all_best)] if len(all_best) > 1 else [])
+    validation = _pairs(config, "validation")
+    model = module.model
+    model.eval()
+    scored = []
+    for weights in choices:
+        model.load_state_dict(weights)
+        scored.append(_bleu(model, tokenizers, config, validation))
+    chosen = scored.index(max(scored))
+    model.load_state_dict(choices[chosen])
+    log.info(
+        "weights: %s", "the best checkpoint" if chosen == 0 else f"the mean of the {len(all_best)} best checkpoints"
+    )
+    scores = {"validation": _scores(model, tokenizers, config, validation)}
+    if config.data.test:
+        scores["test"] = _scores(model, tokenizers, config, _pairs(config, "test"))
+    for name, found in scores.items():
+        log.info("%s:\n%s", name, render(found))
+    if before is not None:
+        log.info("validation BLEU before %.2f, after %.2f", before, max(scored))
+    checkpoint.save_weights(model, folder)
+    info = {
+        "version": nmt.__version__,
+        "languages": list(config.data.languages),
+        "pairs": pairs,
+        "vocabulary": {"source": tokenizers.source.size, "target": tokenizers.target.size},
+        "text": json.loads((folder / "training" / "text.json").read_text(encoding="utf8")),
+        "steps": module.global_step,
+        "scores": {name: [score.__dict__ for score in found] for name, found in scores.items()},
+    }
+    checkpoint.save_info(info, folder)
+    log.info("model folder: %s", folder)
+
+
+def _weights(path: str) -> dict[str, torch.Tensor]:
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    return {name.removeprefix("model."): value for name, value in state.items()}
+
+
+def _scores(model: Seq2Seq, tokenizers: Tokenizers, config: Config, pairs: list[Pair], *metrics: str) -> list[Score]:
+    """Scores of the model's translations under the config's search."""
+    translator = Translator(model, tokenizers, config.search)
+    hypotheses = [translation.text for translation in translator.translate(pair.source for pair in pairs)]
+    references = [[pair.target for pair in pairs]]
+    chosen = {"metrics": metrics} if metrics else {}
+    return evaluate(hypotheses, references, language=config.data.target_language, **chosen)  # type: ignore[arg-type]
+
+
+def _bleu(model: Seq2Seq, tokenizers: Tokenizers, config: Config, pairs: list[Pair]) -> float:
+    return _scores(model, tokenizers, config, pairs, "bleu")[0].score
+
+
+class StopOnSignal(Callback):
+    """On Ctrl-C or SIGTERM finish the update, save, and raise StoppedError; a second Ctrl-C stops at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.received = 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Take the signals over from Lightning, which gives them back in the end."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+        log.info("finishing this update, then saving")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        """Between two updates, every state is whole."""
+        if self.received and module.units == 0:
+            trainer.save_checkpoint(self.folder / "training" / LAST)
+            raise StoppedError(self.received, self.folder)
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Let Ctrl-C be Ctrl-C again."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Progress(Callback):
+    """Loss, target words per second and time left: a bar on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        self.seconds = seconds
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start counting; the estimate is of the planned end, which early stopping may forestall."""
+        self.begun = self.said = time.monotonic()
+        self.first, self.words, self.pending = trainer.global_step, 0, 0
+        steps = [trainer.max_steps] if trainer.max_steps > 0 else []
+        if trainer.max_epochs:
+            steps.append(int(trainer.max_epochs * trainer.num_training_batches // trainer.accumulate_grad_batches))
+        self.total = min(steps)
+        self.bar = tqdm(total=self.total, initial=self.first, unit="update", disable=not sys.stderr.isatty())
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_index: int
+    ) -> None:
+        """Count a batch."""
+        self.words += int((batch.target_out != PAD).sum())
+        now = time.monotonic()
+        if now - self.said < (self.seconds if self.bar.disable else 0.5):
+            return
+        done, loss = trainer.global_step - self.first, float(trainer.callback_metrics.get("loss", 0.0))
+        speed, left = (
+            self.words / (now - self.begun),
+            (now - self.begun) / max(done, 1) * (self.total - trainer.global_step),
+        )
+        self.said = now
+        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} words/s", refresh=False)
+        self.bar.update(trainer.global_step - self.bar.n)
+        if self.bar.disable:
+            log.info(
+                "update %d of %d, epoch %d: loss %.3f, %s words/s, %d:%02d left",
+                *(trainer.global_step, self.total, trainer.current_epoch + 1, loss),
+                *(f"{speed:,.0f}", left // 60, left % 60),
+            )
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Say how the model stands."""
+        metrics = trainer.callback_metrics
+        bleu = f", BLEU {float(metrics['val_bleu']):.2f}" if "val_bleu" in metrics else ""
+        perplexity = float(metrics["val_loss"].exp())
+        self.bar.clear()
+        minutes = (time.monotonic() - self.begun) / 60
+        log.info(
+            "epoch %d, %.1f min: validation perplexity %.2f%s", trainer.current_epoch + 1, minutes, perplexity, bleu
+        )
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Close the bar."""
+        if hasattr(self, "bar"):
+            self.bar.close()

@@ -1,0 +1,247 @@
+"""Training: the Lightning module and data module, their options, and `fit`, which turns a config into a model folder.
+
+Shapes: **B** sentences, **T** target length, **W** words of the batch, padding not counted, **R** readout,
+**V** vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+
+from nmt.batches import Batch, BatchLoader, EncodedCorpus, TokenBatches
+from nmt.corpus import Pair
+from nmt.evaluation import evaluate
+from nmt.model.seq2seq import Seq2Seq
+from nmt.tokenizer import PAD
+from nmt.translator import Translator
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train.
+
+    Attributes:
+        batch_tokens: Padded pieces of a batch, on the longer of its two sides.
+        accumulate: Batches summed into one update.
+        loss_per: The gradient is of the mean loss per word, or per sentence (Sutskever et al. 2014: gradient / 128).
+        optimizer: adam (with decoupled weight decay) or sgd (without momentum).
+        learning_rate: The peak rate, which the schedule scales.
+        schedule: constant; inverse-sqrt; cosine (to 0 at the last planned step); plateau (halved when validation does
+            not improve); halving (constant for `halve_after` epochs, then halved every `halve_every`).
+        warmup_steps: Updates over which the rate grows from 0, whatever the schedule.
+        halve_after: Epochs before the first halving.
+        halve_every: Epochs between halvings.
+        adam_beta2: Decay of Adam's second moment.
+        weight_decay: Decoupled weight decay of adam.
+        clip_norm: The gradient is scaled down to this norm; 0 for never.
+        label_smoothing: Share of the target distribution spread over all pieces.
+        max_epochs: Passes over the training text.
+        max_steps: Updates; 0 for no limit.
+        max_minutes: Minutes; 0 for no limit.
+        validate_every: Updates between validations; 0 for one at the end of each epoch.
+        validation_metric: What chooses the best checkpoint and stops early: bleu, by beam search, or loss.
+        validation_sentences: How many validation sentences are translated for BLEU (spread evenly); 0 for all.
+        validation_beam: Beam of that search; 1 is greedy.
+        patience: Validations without improvement before stopping; 0 for never.
+        average: Best checkpoints whose weights are averaged at the end.
+        precision: Arithmetic of the products; auto takes what the device is fast in.
+        devices: Processes, one per GPU (or per share of the cores).
+    """
+
+    batch_tokens: int = 2048
+    accumulate: int = 1
+    loss_per: Literal["word", "sentence"] = "word"
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "inverse-sqrt", "cosine", "plateau", "halving"] = "cosine"
+    warmup_steps: int = 400
+    halve_after: float = 5.0
+    halve_every: float = 0.5
+    adam_beta2: float = 0.98
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.1
+    max_epochs: int = 20
+    max_steps: int = 0
+    max_minutes: float = 0.0
+    validate_every: int = 0
+    validation_metric: Literal["bleu", "loss"] = "bleu"
+    validation_sentences: int = 500
+    validation_beam: int = 1
+    patience: int = 10
+    average: int = 3
+    precision: Precision = "auto"
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch_tokens", "accumulate", "max_epochs", "validation_beam", "average", "devices"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must be at least 1, not {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"training.learning_rate must be above 0, not {self.learning_rate}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"training.label_smoothing lies in [0, 1), not {self.label_smoothing}")
+
+
+def rate(options: TrainingOptions, step: int, steps_per_epoch: int, planned_steps: int, halvings: int = 0) -> float:
+    """The learning rate of update `step`, the first being 0; `halvings` are those of the plateau schedule so far."""
+    warm = min(1.0, (step + 1) / (options.warmup_steps or 1))
+    match options.schedule:
+        case "inverse-sqrt":
+            factor = math.sqrt(max(options.warmup_steps, 1) / max(step + 1, options.warmup_steps, 1))
+        case "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(planned_steps, 1))))
+        case "plateau":
+            factor = 0.5**halvings
+        case "halving":
+            factor = 0.5 ** max(0, 1 + math.floor((step / steps_per_epoch - options.halve_after) / options.halve_every))
+        case "constant":
+            factor = 1.0
+    return options.learning_rate * warm * factor
+
+
+class DataModule(pl.LightningDataModule):
+    """Batches of an encoded training corpus and an encoded validation corpus."""
+
+    def __init__(self, train: EncodedCorpus, validation: EncodedCorpus, options: TrainingOptions, seed: int) -> None:
+        super().__init__()
+        self.train, self.validation, self.options, self.seed = train, validation, options, seed
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled batches of this rank, resumable at any batch."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return self._loader(self.train, shuffle=True, rank=rank, world=world)
+
+    def val_dataloader(self) -> BatchLoader:
+        """The whole validation corpus, on every rank."""
+        return self._loader(self.validation, shuffle=False)
+
+    def _loader(self, corpus: EncodedCorpus, *, shuffle: bool, rank: int = 0, world: int = 1) -> BatchLoader:
+        batches = TokenBatches(
+            corpus.source_lengths,
+            corpus.target_lengths,
+            self.options.batch_tokens,
+            self.seed,
+            rank=rank,
+            world=world,
+            shuffle=shuffle,
+        )
+        return BatchLoader(corpus, batches)
+
+
+class TranslationModule(pl.LightningModule):
+    """Teacher forcing with cross-entropy; validation by perplexity and by BLEU of beam-decoded sentences."""
+
+    def __init__(
+        self, model: Seq2Seq, options: TrainingOptions, translator: Translator, validation: list[Pair]
+    ) -> None:
+        super().__init__()
+        self.model, self.options = model, options
+        self.translator, self.validation = translator, validation
+        self.units = 0  # words or sentences whose gradients wait for the next update
+        self.halvings, self.best_loss = 0, math.inf
+        self.random_state: Tensor | None = None
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The summed loss of a batch; `configure_gradient_clipping` divides by the units of the whole update."""
+        loss, words = self._loss(batch, self.options.label_smoothing)
+        self.units += words if self.options.loss_per == "word" else batch.source.size(0)
+        self.log("loss", loss.detach() / words, batch_size=words, prog_bar=True)
+        return loss * self.options.accumulate  # Lightning divides by it
+
+    def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, int]:
+        """Cross-entropy summed over the batch, and its words; the output layer sees no padding."""
+        real = batch.target_out != PAD  # (B, T)
+        readout = self.model(batch.source, batch.source_lengths, batch.target_in)[real]  # (W, R)
+        logits = self.model.output(readout)  # (W, V)
+        loss = F.cross_entropy(logits.float(), batch.target_out[real], label_smoothing=smoothing, reduction="sum")
+        return loss, readout.size(0)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser; its rate is set before every update, so a resumed run obeys the options it is given."""
+        options, parameters = self.options, self.model.parameters()
+        if options.optimizer == "sgd":
+            return torch.optim.SGD(parameters, lr=options.learning_rate)
+        betas = (0.9, options.adam_beta2)
+        return torch.optim.AdamW(
+            parameters, lr=options.learning_rate, betas=betas, weight_decay=options.weight_decay, fused=True
+        )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set the rate of this update."""
+        steps_per_epoch = max(1, math.ceil(self.trainer.num_training_batches / self.options.accumulate))
+        planned = self.options.max_steps or self.options.max_epochs * steps_per_epoch
+        for group in optimizer.param_groups:
+            group["lr"] = rate(self.options, self.global_step, steps_per_epoch, planned, self.halvings)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Divide the summed gradient by its words or sentences and clip its norm, in one pass."""
+        units = self.trainer.strategy.reduce(torch.tensor(float(self.units)), reduce_op="mean")
+        self.units = 0
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients) / units
+        scale = min(1.0, self.options.clip_norm / (float(norm) + 1e-6)) if self.options.clip_norm else 1.0
+        torch._foreach_mul_(gradients, scale / float(units))
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Cross-entropy per word, unsmoothed."""
+        loss, words = self._loss(batch, 0.0)
+        self.log("val_loss", loss / words, batch_size=words)
+
+    def on_validation_epoch_end(self) -> None:
+        """BLEU of the validation sentences, translated by the real search."""
+        if self.options.validation_metric == "bleu":
+            hypotheses = [
+                translation.text for translation in self.translator.translate(p.source for p in self.validation)
+            ]
+            self.log(
+                "val_bleu", evaluate(hypotheses, [[p.target for p in self.validation]], metrics=("bleu",))[0].score
+            )
+
+    def on_validation_end(self) -> None:
+        """The plateau schedule: halve the rate when the loss has not improved."""
+        loss = float(self.trainer.callback_metrics["val_loss"])
+        self.halvings += loss >= self.best_loss
+        self.best_loss = min(loss, self.best_loss)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What an uninterrupted run would still know: the random state of dropout, and the plateau's count."""
+        checkpoint["nmt"] = {"random": torch.get_rng_state(), "halvings": self.halvings, "best_loss": self.best_loss}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        state = checkpoint["nmt"]
+        self.random_state, self.halvings, self.best_loss = state["random"], state["halvings"], state["best_loss"]
+
+    def on_train_start(self) -> None:
+        """Restore the random state last, when nothing else draws before the first batch."""
+        if self.random_state is not None:
+            torch.set_rng_state(self.random_state)
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    """Lightning's name; `auto` is bf16 where the device multiplies it in hardware, fp16 on older GPUs, else fp32."""
+    if precision == "auto":
+        if device.type == "cuda":
+            precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        else:
+            precision = "bf16" if _cpu_multiplies_bf16() else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise ValueError("training.precision fp16 needs a GPU: on a CPU use bf16, fp32 or auto")
+    names: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]]
+    names = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+    return names[precision]
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether oneDNN has bf16 kernels here and the CPU the instructions (avx512_bf16 or AMX) that make them pay."""
+    instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(instructions and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,176 @@
+"""Text in, text out: tokenise, batch, search, detokenise. What the command line and programs call."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nmt import checkpoint
+from nmt.batches import collate_sources
+from nmt.checkpoint import Tokenizers
+from nmt.model.seq2seq import Seq2Seq
+from nmt.search import Hypothesis, SearchOptions, beam_search
+from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+
+Precision = Literal["auto", "fp32", "bf16"]
+WINDOW = 4096  # lines read ahead, to be sorted by length
+LONGEST = 1000  # pieces of one line
+
+
+class Candidate(NamedTuple):
+    """One translation of a line."""
+
+    text: str
+    pieces: tuple[str, ...]
+    score: float  # what ranks it: log-probability over the length penalty
+    log_prob: float  # natural log
+    alignment: Tensor | None  # (T, S) attention to source pieces, the last one EOS; None without attention or unasked
+
+
+class Translation(NamedTuple):
+    """A line's translations, best first; a blank line has one, which is blank."""
+
+    source: str
+    source_pieces: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def text(self) -> str:
+        """The best one."""
+        return self.candidates[0].text
+
+
+BLANK = (Candidate("", (), 0.0, 0.0, None),)
+
+
+class Translator:
+    """A model, its tokenizers and how to search; `Translator.load(folder)` makes one from a model folder.
+
+    Args:
+        model: Anything with `start` and `step` (see nmt/search.py); it is used in evaluation mode.
+        tokenizers: One per side.
+        search: How to search.
+        precision: Arithmetic of the matrix products; auto is fp32.
+        batch_tokens: Padded source pieces of a batch, times the beam. No translation depends on it.
+        longest: Pieces of the longest line that is taken; more is an error that names the line.
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        tokenizers: Tokenizers,
+        search: SearchOptions | None = None,
+        *,
+        precision: Precision = "auto",
+        batch_tokens: int = 16384,
+        longest: int = LONGEST,
+    ) -> None:
+        if batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be at least 1, not {batch_tokens}")
+        self.model, self.tokenizers, self.search = model, tokenizers, search or SearchOptions()
+        self.precision, self.batch_tokens, self.longest = precision, batch_tokens, longest
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        search: SearchOptions | None = None,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        batch_tokens: int = 16384,
+        longest: int = LONGEST,
+    ) -> "Translator":
+        """Read a model folder; without `search`, with the decoding defaults that it holds."""
+        saved = checkpoint.load(folder, choose_device(device))
+        search = search or SearchOptions(**saved.config.get("search", {}))
+        return cls(
+            saved.model, saved.tokenizers, search, precision=precision, batch_tokens=batch_tokens, longest=longest
+        )
+
+    def translate(
+        self, lines: Iterable[str], *, with_alignment: bool = False, window: int = WINDOW
+    ) -> Iterator[Translation]:
+        """Translate line by line, in order. At most `window` lines are held, so the input may be endless.
+
+        Raises ValueError, naming the line, for one of more than `longest` pieces.
+        """
+        source, start = iter(lines), 1
+        while texts := list(islice(source, window)):
+            yield from self._window(texts, start, with_alignment)
+            start += len(texts)
+
+    def _window(self, texts: list[str], start: int, with_alignment: bool) -> list[Translation]:
+        """Translate lines together, those of like length in a batch."""
+        ids = self.tokenizers.source.encode(texts)
+        for number, (text, row) in enumerate(zip(texts, ids, strict=True), start):
+            if len(row) > self.longest:
+                raise ValueError(
+                    f"line {number} has {len(row):,} pieces ({len(text.split()):,} words), more than {self.longest:,}: "
+                    "split it into sentences, one a line"
+                )
+        results = [Translation(text, (), BLANK) for text in texts]
+        for chosen in self._batches([len(row) for row in ids]):
+            found = self._search([ids[index] for index in chosen], with_alignment)
+            candidates = _detokenise(found, self.tokenizers.target)
+            for index, answer in zip(chosen, candidates, strict=True):
+                pieces = tuple(self.tokenizers.source.pieces(ids[index])) if with_alignment else ()
+                results[index] = Translation(texts[index], pieces, answer or BLANK)
+        return results
+
+    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Indices of the lines that have any pieces, longest first, cut into batches of `batch_tokens`."""
+        order = sorted((index for index, length in enumerate(lengths) if length), key=lambda index: -lengths[index])
+        budget = self.batch_tokens // self.search.beam_size
+        while order:
+            size = max(1, budget // (lengths[order[0]] + 1))
+            yield order[:size]
+            order = order[size:]
+
+    def _search(self, rows: list[list[int]], with_alignment: bool) -> list[list[Hypothesis]]:
+        source, lengths = collate_sources(rows)
+        device = self.model.output.weight.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return beam_search(
+                self.model,
+                source.to(device),
+                lengths.to(device),
+                self.search,
+                bos=BOS,
+                eos=EOS,
+                banned=(PAD, UNK, BOS),
+                with_alignment=with_alignment,
+            )
+
+
+def _detokenise(found: list[list[Hypothesis]], tokenizer: Tokenizer) -> list[tuple[Candidate, ...]]:
+    """Hypotheses of each sentence -> candidates of each sentence."""
+    texts = iter(tokenizer.decode([hypothesis.tokens for hypotheses in found for hypothesis in hypotheses]))
+    return [
+        tuple(
+            Candidate(next(texts), tuple(tokenizer.pieces(h.tokens)), h.score, h.log_prob, _kept(h.alignment))
+            for h in hypotheses
+        )
+        for hypotheses in found
+    ]
+
+
+def _kept(alignment: Tensor | None) -> Tensor | None:
+    """An alignment of width 0, from a model without attention, is none."""
+    return alignment if alignment is not None and alignment.size(-1) else None
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU, or the CPU. ValueError for a device that is not here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"no such device: {name!r}. Use auto, cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name}: this machine has no GPU that torch can use. Use --device cpu")
+    return device
