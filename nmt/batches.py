@@ -4,6 +4,7 @@ Legend: **B** sentences, **S** source length, **T** target length; every length 
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from nmt.tokenizer import BOS, EOS, PAD, Tokenizer
 
 Ids = Sequence[int] | NDArray[Any]
 
-TABLE_FORMAT = "nmt table 1"  # part of every cache key: change it when the table or the encoding changes
+TABLE_FORMAT = "nmt table 2"  # part of every cache key: change it when the table or the encoding changes
 CHUNK = 16_384  # pairs read, encoded and written at a time
 
 
@@ -81,12 +82,12 @@ class EncodedCorpus:
     """
 
     def __init__(self, path: Path) -> None:
-        import pyarrow
+        from datasets import Dataset
 
-        with pyarrow.ipc.open_file(pyarrow.memory_map(str(path))) as file:
-            *tables, (_, counts) = map(file.get_batch_with_custom_metadata, range(file.num_record_batches))
-        self.report = Report(**{name.decode(): int(count) for name, count in counts.items()})
-        self.chunks = [tuple(map(buffers, table.columns)) for table, _ in tables]  # [((offsets, ids), (offsets, ids))]
+        self.report = Report(**json.loads(path.with_suffix(".json").read_text(encoding="utf8")))
+        table = Dataset.from_file(str(path)).data
+        source, target = (table.column(name).chunks for name in ("source", "target"))
+        self.chunks = [(buffers(one), buffers(other)) for one, other in zip(source, target, strict=True)]
         self.starts = np.cumsum([0] + [len(source[0]) - 1 for source, _ in self.chunks])  # first row of each chunk
         self.source_lengths, self.target_lengths = (
             np.concatenate([np.diff(chunk[side][0]) for chunk in self.chunks]) + 1 for side in (0, 1)
@@ -157,34 +158,35 @@ def open_table(path: Path) -> EncodedCorpus | None:
     from pyarrow import ArrowInvalid
 
     try:
-        return EncodedCorpus(path)
-    except (FileNotFoundError, ArrowInvalid):
+        table = EncodedCorpus(path)
+    except (OSError, ArrowInvalid):  # absent, or cut short
         return None
+    return table if len(table) == table.report.kept else None
 
 
 def write_table(
     path: Path, names: list[str], split: str, data: DataOptions, tokenizers: tuple[Tokenizer, Tokenizer]
 ) -> None:
     """Read, encode and write chunk by chunk to a file beside `path`, which takes its name once it is whole."""
-    import pyarrow
+    from datasets import Features, Sequence, Value
+    from datasets.arrow_writer import ArrowWriter
 
     report = Report()
     pairs = (pair for name in names for pair in corpus.read_pairs(name, data.languages, split, report))
-    column = pyarrow.list_(pyarrow.int32())
-    schema = pyarrow.schema({"source": column, "target": column})
+    features = Features({"source": Sequence(Value("int32")), "target": Sequence(Value("int32"))})
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(f".{os.getpid()}.part")
     try:
-        with pyarrow.ipc.new_file(str(beside), schema) as file:
-            for chunk in encoded(pairs, data, tokenizers, report):
-                file.write_batch(pyarrow.record_batch([pyarrow.array(ids, column) for ids in chunk], schema=schema))
+        with ArrowWriter(path=str(beside), features=features) as writer:
+            for source, target in encoded(pairs, data, tokenizers, report):
+                writer.write_batch({"source": source, "target": target})
             if not report.kept:
                 raise ValueError(
                     f"data.{split} has no pair to learn from: each of its {report.too_long} has a side of more than "
                     f"data.max_length = {data.max_length} pieces"
                 )
-            counts = {name: str(count) for name, count in asdict(report).items()}
-            file.write_batch(pyarrow.record_batch([[], []], schema=schema), counts)
+            writer.finalize()
+        path.with_suffix(".json").write_text(json.dumps(asdict(report)), encoding="utf8")
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -161,7 +161,7 @@ def data(tmp_path):
 
 
 def cached(data: DataOptions) -> list[Path]:
-    return sorted(Path(data.cache).iterdir())
+    return sorted(Path(data.cache).glob("*.arrow"))
 
 
 def test_rows_are_what_the_tokenizer_says(data, tokenizer, monkeypatch):
