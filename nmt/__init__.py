@@ -12,7 +12,7 @@ Where things are, in the order in which text meets them:
     model.decoder   the bridge from that state, and the decoder
     model.seq2seq   the translation model
     training        loss, optimisers, schedules: the Lightning modules
-    config, fit     from options to a model folder
+    config, fit     from options to a model folder; callbacks shows progress and stops on signals
     checkpoint      the model folder
     search          beam search
     translator      text in, text out

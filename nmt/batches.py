@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,31 +215,11 @@ def encoded(
 # ---- batches of like length ----
 
 
-@dataclass(frozen=True)
-class BatchOptions:
-    """How pairs are grouped.
-
-    Attributes:
-        tokens: budget of a batch, in pieces of its larger side with the padding counted: B * max(S, T).
-        max_sentences: at most so many pairs in a batch, whatever their length.
-        multiple: S and T are rounded up to a multiple of this, for fewer shapes: oneDNN keeps a kernel for each.
-    """
-
-    tokens: int = 2048
-    max_sentences: int | None = None
-    multiple: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("tokens", "max_sentences", "multiple"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"batch.{name} is {value}; it must be 1 or more")
-
-
 class TokenBatches:
     """Which pairs form which batch, in each epoch, on each rank.
 
-    Pairs are sorted by length on both sides and cut where the budget is full; a pair beyond the budget is alone. Each
+    Pairs are sorted by length on both sides and cut where the budget of `tokens` is full, counted in pieces of the
+    larger side with padding, B * max(S, T), both rounded up to a `multiple`; a pair beyond the budget is alone. Each
     epoch draws anew which of the pairs of equal lengths go together, and the order of the batches; `(seed, epoch)`
     decides both, on every rank alike. The number of batches is the same in every epoch.
 

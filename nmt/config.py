@@ -81,7 +81,7 @@ def read(
     for name, values in [("the model's config.yaml", base or {}), *((file, _load(file)) for file in files)]:
         _refuse_unknown(flatten(values), known, name)
         _refuse_bare(values, name)
-        found = _parse(reader, lambda base=found, values=values: reader.parse_object(dict(values), cfg_base=base), name)
+        found = _parse(reader, lambda base=found, values=values: reader.parse_object(dict(values), base), name)
     _refuse_unknown([_key(flag) for flag in flags if flag.startswith("--")], known, "the command line", prefix="--")
     found = _parse(reader, lambda: reader.parse_args(list(flags), namespace=found), "the command line")
     return build(found.as_dict())

@@ -3,10 +3,8 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
-import signal
-import sys
-import time
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,34 +15,25 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
-from tqdm import tqdm
 
 import nmt
 from nmt import checkpoint, corpus
-from nmt.batches import Batch, EncodedCorpus, encode_corpus
-from nmt.checkpoint import Tokenizers
+from nmt.batches import EncodedCorpus, encode_corpus
+from nmt.callbacks import LAST, Progress, StopOnSignal
+from nmt.checkpoint import SavedModel, Tokenizers
 from nmt.config import Config, ConfigError, changes, dump, to_dict
 from nmt.corpus import Pair
 from nmt.evaluation import Score, evaluate, render
 from nmt.model.seq2seq import Seq2Seq, build_model
 from nmt.search import SearchOptions
-from nmt.tokenizer import PAD, train_tokenizer
+from nmt.tokenizer import TokenizerOptions, train_tokenizer
 from nmt.training import DataModule, TrainingOptions, TranslationModule, choose_precision
 from nmt.translator import Translator, choose_device
 
 log = logging.getLogger("nmt")
 
-LAST = "last.ckpt"
 FREE_TO_CHANGE = ("training.", "search.", "data.test", "data.workers", "data.cache", "output")
 BOUND_TO_BATCHES = ("training.batch_tokens", "training.devices", "training.accumulate", "training.optimizer")
-
-
-class StoppedError(Exception):
-    """Training was told to stop by a signal, and has saved where it was."""
-
-    def __init__(self, number: int, folder: Path) -> None:
-        super().__init__(f"stopped and saved in {folder}: run the same command to go on from there")
-        self.exit_code = 128 + number
 
 
 def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> None:
@@ -53,6 +42,8 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     Raises ConfigError for options that contradict the folder or each other, StoppedError after a signal; ValueError and
     OSError for text that cannot be read.
     """
+    if int(os.environ.get("LOCAL_RANK", 0)):
+        log.setLevel(logging.ERROR)  # one process of a DDP run speaks for all
     folder = Path(config.output)
     place = choose_device(device)
     precision = choose_precision(config.training.precision, place)
@@ -68,7 +59,9 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
         tokenizers.save(folder)
     train, validation = _encode("train", config, tokenizers), _encode("validation", config, tokenizers)
     _check_text(folder, config)
-    model = start.model if start else build_model(config.model, tokenizers.source.size, tokenizers.target.size)
+    model = build_model(config.model, tokenizers.source.size, tokenizers.target.size)
+    if start:
+        _take_weights(model, start, config)
     pairs = _pairs(config, "validation")
     translator = Translator(model.eval(), tokenizers, SearchOptions(beam_size=config.training.validation_beam))
     before = _bleu(model, tokenizers, config, pairs) if start else None
@@ -96,7 +89,7 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> bool:
     Raises ConfigError, listing what differs, for a run of another text, vocabulary or network, and for a folder that
     is not a run at all. What may change between runs (rates, limits, decoding) is listed and obeyed.
     """
-    if overwrite and folder.is_dir():
+    if overwrite and folder.is_dir() and "LOCAL_RANK" not in os.environ:  # not again in each process of a DDP run
         _remove_run(folder)
     written = folder / checkpoint.CONFIG
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -127,6 +120,20 @@ def _remove_run(folder: Path) -> None:
         shutil.rmtree(folder / "training")
     if any(folder.iterdir()):
         raise ConfigError(f"{folder} holds files that no training run wrote: choose another --output")
+
+
+def _take_weights(model: Seq2Seq, start: SavedModel, config: Config) -> None:
+    """Start from a saved model's weights. ConfigError if the options ask for another vocabulary or shape."""
+    if config.tokenizer != TokenizerOptions(**start.config["tokenizer"]):
+        raise ConfigError(f"fine-tuning keeps the vocabulary of {config.init}: leave out the tokenizer options")
+    try:
+        model.load_state_dict(start.model.state_dict())
+    except RuntimeError as error:
+        different = changes(start.config["model"], to_dict(config)["model"])
+        listing = "".join(f"\n  model.{key}: was {old!r}, now {new!r}" for key, (old, new) in different.items())
+        raise ConfigError(
+            f"fine-tuning keeps the shape of {config.init}; leave these as they were:{listing}"
+        ) from error
 
 
 def _check_sources(config: Config) -> None:
@@ -246,12 +253,12 @@ def _quieten_lightning() -> None:
 
 
 def _loggers(folder: Path) -> list[Logger]:
-    """training/metrics.csv always; TensorBoard where it is installed."""
-    loggers: list[Logger] = [CSVLogger(folder, name="training", version="")]
+    """training/metrics/version_N/metrics.csv always, a new one at each resumption; TensorBoard where installed."""
+    loggers: list[Logger] = [CSVLogger(folder / "training", name="metrics")]
     try:
         from lightning.pytorch.loggers import TensorBoardLogger
 
-        loggers.append(TensorBoardLogger(folder, name="training", version="tensorboard"))
+        loggers.append(TensorBoardLogger(folder / "training", name="tensorboard"))
     except ModuleNotFoundError:
         pass
     return loggers
@@ -315,89 +322,3 @@ def _scores(model: Seq2Seq, tokenizers: Tokenizers, config: Config, pairs: list[
 
 def _bleu(model: Seq2Seq, tokenizers: Tokenizers, config: Config, pairs: list[Pair]) -> float:
     return _scores(model, tokenizers, config, pairs, "bleu")[0].score
-
-
-class StopOnSignal(Callback):
-    """On Ctrl-C or SIGTERM finish the update, save, and raise StoppedError; a second Ctrl-C stops at once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.received = 0
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Take the signals over from Lightning, which gives them back in the end."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: Any) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
-        log.info("finishing this update, then saving")
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        """Between two updates, every state is whole."""
-        if self.received and module.units == 0:
-            trainer.save_checkpoint(self.folder / "training" / LAST)
-            raise StoppedError(self.received, self.folder)
-
-    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Let Ctrl-C be Ctrl-C again."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-class Progress(Callback):
-    """Loss, target words per second and time left: a bar on a terminal, elsewhere a line now and then."""
-
-    def __init__(self, seconds: float = 30.0) -> None:
-        self.seconds = seconds
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Start counting; the estimate is of the planned end, which early stopping may forestall."""
-        self.begun = self.said = time.monotonic()
-        self.first, self.words, self.pending = trainer.global_step, 0, 0
-        steps = [trainer.max_steps] if trainer.max_steps > 0 else []
-        if trainer.max_epochs:
-            steps.append(int(trainer.max_epochs * trainer.num_training_batches // trainer.accumulate_grad_batches))
-        self.total = min(steps)
-        self.bar = tqdm(total=self.total, initial=self.first, unit="update", disable=not sys.stderr.isatty())
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_index: int
-    ) -> None:
-        """Count a batch."""
-        self.words += int((batch.target_out != PAD).sum())
-        now = time.monotonic()
-        if now - self.said < (self.seconds if self.bar.disable else 0.5):
-            return
-        done, loss = trainer.global_step - self.first, float(trainer.callback_metrics.get("loss", 0.0))
-        speed, left = (
-            self.words / (now - self.begun),
-            (now - self.begun) / max(done, 1) * (self.total - trainer.global_step),
-        )
-        self.said = now
-        self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} words/s", refresh=False)
-        self.bar.update(trainer.global_step - self.bar.n)
-        if self.bar.disable:
-            log.info(
-                "update %d of %d, epoch %d: loss %.3f, %s words/s, %d:%02d left",
-                *(trainer.global_step, self.total, trainer.current_epoch + 1, loss),
-                *(f"{speed:,.0f}", left // 60, left % 60),
-            )
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Say how the model stands."""
-        metrics = trainer.callback_metrics
-        bleu = f", BLEU {float(metrics['val_bleu']):.2f}" if "val_bleu" in metrics else ""
-        perplexity = float(metrics["val_loss"].exp())
-        self.bar.clear()
-        minutes = (time.monotonic() - self.begun) / 60
-        log.info(
-            "epoch %d, %.1f min: validation perplexity %.2f%s", trainer.current_epoch + 1, minutes, perplexity, bleu
-        )
-
-    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Close the bar."""
-        if hasattr(self, "bar"):
-            self.bar.close()

@@ -28,7 +28,6 @@ class TokenizerOptions:
         joint: one vocabulary for both languages, which lets their embeddings be tied; false trains one for each.
         character_coverage: share of the characters seen that get a piece; 0.9995 for large alphabets or noisy text.
         byte_fallback: spell unknown characters as UTF-8 bytes (256 pieces) instead of <unk>.
-        sampling: subword regularisation while training (Kudo 2018): alpha of unigram, drop rate of BPE; 0 is off.
     """
 
     type: Literal["unigram", "bpe"] = "unigram"
@@ -36,7 +35,6 @@ class TokenizerOptions:
     joint: bool = True
     character_coverage: float = 1.0
     byte_fallback: bool = False
-    sampling: float = 0.0
 
     def __post_init__(self) -> None:
         if self.type not in ("unigram", "bpe"):
@@ -45,8 +43,6 @@ class TokenizerOptions:
             raise ValueError(f"tokenizer.vocab_size is {self.vocab_size}: 4 pieces are special, and text needs more")
         if not 0 < self.character_coverage <= 1:
             raise ValueError(f"tokenizer.character_coverage lies in (0, 1], not at {self.character_coverage}")
-        if not 0 <= self.sampling <= 1:
-            raise ValueError(f"tokenizer.sampling lies in [0, 1], not at {self.sampling}")
 
 
 class Tokenizer:
@@ -87,7 +83,10 @@ class Tokenizer:
         beside.replace(path)
 
     def encode(self, lines: Sequence[str], sample: float = 0.0, threads: int = 1) -> list[list[int]]:
-        """Ids of each line, without BOS and EOS; `sample` > 0 draws one of its segmentations (see `sampling` above)."""
+        """Ids of each line, without BOS and EOS; `sample` > 0 draws one of its segmentations.
+
+        Subword regularisation: `sample` is alpha for unigram (Kudo 2018), drop rate for BPE (Provilkov et al. 2020).
+        """
         ids: list[list[int]] = self.processor.encode(
             [normalise(line) for line in lines],
             enable_sampling=sample > 0,

@@ -194,7 +194,7 @@ class TranslationModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Cross-entropy per word, unsmoothed."""
         loss, words = self._loss(batch, 0.0)
-        self.log("val_loss", loss / words, batch_size=words)
+        self.log("val_loss", loss / words, batch_size=words, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """BLEU of the validation sentences, translated by the real search."""

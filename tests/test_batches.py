@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from nmt import batches as module
-from nmt.batches import BatchLoader, BatchOptions, EncodedCorpus, TokenBatches, collate, collate_sources, encode_corpus
+from nmt.batches import BatchLoader, EncodedCorpus, TokenBatches, collate, collate_sources, encode_corpus
 from nmt.corpus import DataOptions
 from nmt.tokenizer import TokenizerOptions, train_tokenizer
 
@@ -334,9 +334,3 @@ def test_an_epoch_may_be_chosen(table):
     assert batches.state_dict() == {"epoch": 7, "position": 2}
     batches.set_epoch(8)
     assert batches.state_dict() == {"epoch": 8, "position": 0}
-
-
-@pytest.mark.parametrize("name", ["tokens", "max_sentences", "multiple"])
-def test_options_out_of_range_are_refused(name):
-    with pytest.raises(ValueError, match=rf"batch\.{name} is 0; it must be 1 or more"):
-        BatchOptions(**{name: 0})

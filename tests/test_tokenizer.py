@@ -159,7 +159,6 @@ def test_a_model_with_other_special_ids_is_refused(tmp_path):
         ({"type": "word"}, r"tokenizer\.type is unigram or bpe, not 'word'"),
         ({"vocab_size": 4}, r"tokenizer\.vocab_size is 4: 4 pieces are special"),
         ({"character_coverage": 0.0}, r"tokenizer\.character_coverage lies in \(0, 1\], not at 0\.0"),
-        ({"sampling": 1.5}, r"tokenizer\.sampling lies in \[0, 1\], not at 1\.5"),
     ],
 )
 def test_options_out_of_range_are_refused(options, complaint):

@@ -1,0 +1,76 @@
+"""A toy language and a model that has learnt it, for every test that needs a real model folder."""
+
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from nmt import config
+from nmt.fit import fit
+
+COUNTS = {"one": "ein", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}
+SIZES = {"big": "große", "small": "kleine", "old": "alte", "new": "neue"}
+COLOURS = {"red": "rot", "blue": "blau", "green": "grün", "black": "schwarz", "white": "weiß"}
+THINGS = {"boats": "Boote", "dogs": "Hunde", "cats": "Katzen", "cars": "Autos", "trees": "Bäume"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny tensors are faster on one thread, and equal from run to run."""
+    torch.set_num_threads(1)
+
+
+class Toy(NamedTuple):
+    """A corpus of a language translated word for word, and flags for a tiny model of it."""
+
+    folder: Path
+    flags: list[str]
+
+    def text(self, name: str) -> list[str]:
+        return (self.folder / name).read_text(encoding="utf8").splitlines()
+
+
+def write_corpus(prefix: Path, pairs: list[tuple[str, str]]) -> None:
+    for side, language in enumerate(("en", "de")):
+        prefix.with_suffix(f".{language}").write_text("".join(pair[side] + "\n" for pair in pairs), encoding="utf8")
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Toy:
+    folder = tmp_path_factory.mktemp("toy")
+    draw = random.Random(1)
+    pairs = []
+    for _ in range(320):
+        words = [draw.choice(sorted(table.items())) for table in (COUNTS, SIZES, COLOURS, THINGS)]
+        pairs.append(tuple(" ".join(side) for side in zip(*words, strict=True)))
+    write_corpus(folder / "train", pairs[:300])
+    write_corpus(folder / "val", pairs[300:])
+    options = {
+        "data.train": folder / "train",
+        "data.validation": folder / "val",
+        "data.cache": folder / "cache",
+        "data.workers": 1,
+        "tokenizer.vocab_size": 60,
+        "model.embedding_size": 64,
+        "model.hidden_size": 64,
+        "model.encoder_layers": 1,
+        "model.decoder_layers": 1,
+        "model.dropout": 0.0,
+        "training.batch_tokens": 100,
+        "training.learning_rate": 0.01,
+        "training.warmup_steps": 10,
+        "training.label_smoothing": 0.0,
+        "training.max_epochs": 8,
+        "training.precision": "fp32",
+    }
+    return Toy(folder, [f"--{name}={value}" for name, value in options.items()])
+
+
+@pytest.fixture(scope="session")
+def trained(toy) -> Path:
+    """A model folder; it is shared, so copy what you would change."""
+    folder = toy.folder / "model"
+    fit(config.read([], [*toy.flags, "--output", str(folder)]), device="cpu")
+    return folder

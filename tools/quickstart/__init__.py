@@ -1,0 +1,1 @@
+"""Lexicon and grammar of the quick-start corpus."""
