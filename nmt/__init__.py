@@ -17,7 +17,7 @@ Where things are, in the order in which text meets them:
     search          beam search
     translator      text in, text out
     evaluation      BLEU, chrF, TER
-    cli             the commands; info and quickstart are two of them
+    cli, streams    the commands, and what flows through them; info and quickstart are two commands
 
 In a program: `from nmt import Translator; Translator.load("model").translate(["A dog runs ."])`.
 """

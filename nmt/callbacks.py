@@ -1,17 +1,22 @@
-"""What watches a training run: progress for people, and signals that stop it between two updates."""
+"""What watches a training run: progress for people, signals that stop it, and its checkpoints, each whole."""
 
 import logging
 import signal
 import sys
 import time
+from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
 from nmt.batches import Batch
+from nmt.checkpoint import whole
 from nmt.tokenizer import PAD
 
 log = logging.getLogger("nmt")
@@ -20,10 +25,10 @@ LAST = "last.ckpt"
 
 
 class StoppedError(Exception):
-    """Training was told to stop by a signal, and has saved where it was."""
+    """Training was told to stop by a signal, and has saved where it was, or where it was `lately`."""
 
-    def __init__(self, number: int, folder: Path) -> None:
-        super().__init__(f"stopped and saved in {folder}: run the same command to go on from there")
+    def __init__(self, number: int, folder: Path, lately: str = "") -> None:
+        super().__init__(f"stopped and {lately}saved in {folder}: run the same command to go on from there")
         self.exit_code = 128 + number
 
 
@@ -33,6 +38,7 @@ class StopOnSignal(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.received = 0
+        self.validated = -1  # the update after which the last validation was
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, which gives them back in the end."""
@@ -41,20 +47,43 @@ class StopOnSignal(Callback):
 
     def _receive(self, number: int, frame: Any) -> None:
         if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise StoppedError(number, self.folder, "some time before ")
         self.received = number
         log.info("finishing this update, then saving")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        """Between two updates, every state is whole."""
-        if self.received and module.units == 0:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_index: int
+    ) -> None:
+        """Between two updates, every state is whole; but a validation that is due comes first, which saves as well."""
+        if self.received and module.units == 0 and not _validation_due(trainer, batch_index):
             trainer.save_checkpoint(self.folder / "training" / LAST)
+            raise StoppedError(self.received, self.folder)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Remember it: the checkpoint that follows is of this update."""
+        self.validated = trainer.global_step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        """The validation that was due has been, and has saved."""
+        if self.received and module.units == 0 and self.validated == trainer.global_step:
+            raise StoppedError(self.received, self.folder)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """What is left is to score and save the model; that can be done on the next run."""
+        if self.received:
             raise StoppedError(self.received, self.folder)
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """Let Ctrl-C be Ctrl-C again."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _validation_due(trainer: pl.Trainer, batch_index: int) -> bool:
+    """Whether Lightning validates after this batch, of the epoch or of the run; resumed there, it would not."""
+    batches = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_index
+    last = trainer.should_stop or trainer.global_step == trainer.max_steps
+    return last or (batches + 1) % int(trainer.val_check_batch or 1) == 0
 
 
 class Progress(Callback):
@@ -111,3 +140,48 @@ class Progress(Callback):
         """Close the bar."""
         if hasattr(self, "bar"):
             self.bar.close()
+
+
+class BestCheckpoints(ModelCheckpoint):
+    """As many as are wanted now, where the folder is now, whatever was so when the run began."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep the best of those that the run had kept."""
+        ranked = sorted(state["best_k_models"].items(), key=lambda kept: float(kept[1]), reverse=self.mode == "max")
+        best = {self._here(path): score for path, score in ranked[: self.save_top_k]}
+        worst = list(best.items())[-1:] or [("", state["kth_value"])]
+        kept = {"best_k_models": best, "kth_best_model_path": worst[0][0], "kth_value": worst[0][1]}
+        paths = {name: self._here(state[name]) for name in ("best_model_path", "last_model_path")}
+        super().load_state_dict({**state, **kept, **paths, "dirpath": self.dirpath})
+
+    def _here(self, path: str) -> str:
+        return str(Path(str(self.dirpath)) / Path(path).name) if path else ""
+
+
+class Patience(EarlyStopping):
+    """Early stopping with the patience of now; what has been waited counts."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the count."""
+        super().load_state_dict({**state, "patience": self.patience})
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all; Lightning's go by way of $TMPDIR, which may be another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write it beside its place, then rename it. OSError names the file."""
+        buffer = BytesIO()  # torch.save tells no cause where it cannot write
+        torch.save(checkpoint, buffer)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole(Path(path)) as beside:
+            beside.write_bytes(buffer.getbuffer())
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Read it. ValueError for one that is damaged or gone."""
+        try:
+            return super().load_checkpoint(path, *arguments, **options)
+        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+            raise ValueError(
+                f"{path} is damaged or gone: copy the folder again, or --overwrite it to begin anew"
+            ) from error

@@ -9,7 +9,9 @@ training/           checkpoints and logs, of use only to resume; may be deleted
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,18 +60,35 @@ class SavedModel(NamedTuple):
     info: dict[str, Any]
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file beside its place, then rename it: it appears whole or not at all."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`; it takes that name when it is whole, and goes when it is not. OSError names it."""
     beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf8", newline="\n")
-    beside.replace(path)
+    try:
+        yield beside
+        beside.replace(path)
+    except OSError as error:
+        if error.filename not in (None, str(beside)):
+            raise
+        raise OSError(error.errno, f"cannot write it: {error.strerror or error}", str(path)) from error
+    except SafetensorError as error:
+        raise OSError(f"{path}: cannot write it: {_first_line(error)}") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with whole(path) as beside:
+        beside.write_text(text, encoding="utf8", newline="\n")
 
 
 def save_weights(model: Seq2Seq, folder: Path) -> None:
     """Write the weights, whole or not at all."""
-    beside = folder / (WEIGHTS + ".part")
-    save_model(model, str(beside))
-    beside.replace(folder / WEIGHTS)
+    with whole(folder / WEIGHTS) as beside:
+        save_model(model, str(beside))
+        beside.chmod(0o666 & ~_umask())  # safetensors leaves them to their owner alone
 
 
 def save_info(info: Mapping[str, Any], folder: Path) -> None:
@@ -95,7 +114,8 @@ def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(
             f"{folder}: {INFO} or {CONFIG} is damaged ({_first_line(error)}): copy the folder again"
         ) from error
-    if not isinstance(info, dict) or not isinstance(config, dict) or "model" not in config:
+    whole_config = isinstance(config, dict) and {"model", "seed"} <= config.keys()  # seed is written last
+    if not isinstance(info, dict) or not whole_config:
         raise ValueError(f"{folder}: {INFO} or {CONFIG} is damaged: copy the folder again")
     if info.get("format") != FORMAT:
         raise ValueError(
@@ -109,12 +129,13 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel:
     folder = Path(folder)
     config, info = read_folder(folder)
     tokenizers = Tokenizers.load(folder)
+    sizes = {"source": tokenizers.source.size, "target": tokenizers.target.size}
+    if sizes != info.get("vocabulary", sizes):
+        raise ValueError(f"{folder}: its tokenizer.spm (or source.spm, target.spm) is damaged: copy the folder again")
     try:
         options = ModelOptions(**config["model"])
-    except TypeError as error:
-        raise ValueError(
-            f"{folder}/{CONFIG} has an unknown model option ({error}): use the nmt that wrote it"
-        ) from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG} holds a model option of another nmt, or is damaged: {error}") from error
     model = build_model(options, tokenizers.source.size, tokenizers.target.size)
     try:
         load_model(model, str(folder / WEIGHTS), device="cpu")
@@ -132,6 +153,12 @@ def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         name: torch.stack([state[name].double() for state in states]).mean(0).to(first.dtype)
         for name, first in states[0].items()
     }
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _first_line(error: Exception) -> str:

@@ -9,16 +9,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any
 
 from nmt import __version__
+from nmt.streams import STDOUT, naming, reading, write_json, write_n_best, write_text, writing
 
 if TYPE_CHECKING:
     from nmt.search import SearchOptions
-    from nmt.translator import Translation
+    from nmt.translator import Translator
 
 log = logging.getLogger("nmt")
 
@@ -40,13 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.flags = rest
     try:
         options.run(options)
-        sys.stdout.flush()
+        with naming(STDOUT):
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader has gone, as in `nmt translate ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.filename == STDOUT:
+            _drop_output()
         if options.debug:
             raise
         return _report(error)
@@ -217,17 +220,9 @@ def add_translate(verbs: Any) -> None:
 
 def translate(options: argparse.Namespace) -> None:
     """Translate a stream."""
-    from nmt.translator import Translator
-
-    translator = Translator.load(
-        options.model,
-        _search(options),
-        device=options.device,
-        precision=options.precision,
-        batch_tokens=options.batch_tokens,
-    )
+    translator = _translator(options)
     write = write_json if options.jsonl else write_n_best if options.n_best else write_text
-    with _reading(options.input) as lines, _writing(options.output) as output:
+    with reading(options.input) as lines, writing(options.output) as output:
         answers = translator.translate(lines, with_alignment=options.jsonl, window=1 if _by_hand(options) else 4096)
         for number, answer in enumerate(answers):
             write(number, answer, output)
@@ -238,6 +233,18 @@ def translate(options: argparse.Namespace) -> None:
 def _by_hand(options: argparse.Namespace) -> bool:
     """Whether someone types the lines and waits for each answer."""
     return bool(options.input == "-" and sys.stdin.isatty())
+
+
+def _translator(options: argparse.Namespace) -> "Translator":
+    from nmt.translator import Translator
+
+    return Translator.load(
+        options.model,
+        _search(options),
+        device=options.device,
+        precision=options.precision,
+        batch_tokens=options.batch_tokens,
+    )
 
 
 def _search(options: argparse.Namespace) -> "SearchOptions":
@@ -252,36 +259,6 @@ def _search(options: argparse.Namespace) -> "SearchOptions":
         return SearchOptions(**{**config.get("search", {}), **given})
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-def write_text(number: int, answer: "Translation", output: TextIO) -> None:
-    """The best translation."""
-    output.write(answer.text + "\n")
-
-
-def write_n_best(number: int, answer: "Translation", output: TextIO) -> None:
-    """All candidates, as Moses lists them; lines count from 0, scores are natural logarithms."""
-    for candidate in answer.candidates:
-        features = f"log_prob= {candidate.log_prob:.4f} length= {len(candidate.pieces) + 1}"
-        output.write(f"{number} ||| {candidate.text} ||| {features} ||| {candidate.score:.4f}\n")
-
-
-def write_json(number: int, answer: "Translation", output: TextIO) -> None:
-    """All there is to know of a line; `alignment[t]` is the source piece that target piece t looked at most."""
-    candidates = [
-        {
-            "translation": candidate.text,
-            "score": candidate.score,
-            "log_prob": candidate.log_prob,
-            "tokens": candidate.pieces,
-            "alignment": None if candidate.alignment is None else candidate.alignment.argmax(1).tolist(),
-        }
-        for candidate in answer.candidates
-    ]
-    line = {"line": number, "source": answer.source, "source_tokens": answer.source_pieces, **candidates[0]}
-    if len(candidates) > 1:
-        line["n_best"] = candidates
-    output.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def add_evaluate(verbs: Any) -> None:
@@ -307,27 +284,29 @@ def evaluate(options: argparse.Namespace) -> None:
     references = [evaluation.read_lines(name) for name in options.reference]
     hypotheses = evaluation.read_lines(options.input or options.source)
     evaluation.check_counts(hypotheses, references)
-    if options.model:
-        hypotheses = _translate_all(options, hypotheses)
-    scores = evaluation.evaluate(hypotheses, references, lowercase=options.lowercase, tokenize=options.tokenize)
+    language = ""
+    if not options.input:
+        hypotheses, language = _translate_all(options, hypotheses), _target_language(options.model)
+    scores = evaluation.evaluate(
+        hypotheses, references, lowercase=options.lowercase, language=language, tokenize=options.tokenize
+    )
     print(evaluation.to_json(scores) if options.jsonl else evaluation.render(scores))
 
 
 def _translate_all(options: argparse.Namespace, lines: list[str]) -> list[str]:
-    from nmt.translator import Translator
-
-    translator = Translator.load(
-        options.model,
-        _search(options),
-        device=options.device,
-        precision=options.precision,
-        batch_tokens=options.batch_tokens,
-    )
+    translator = _translator(options)
     hypotheses = [answer.text for answer in translator.translate(lines)]
     if options.output:
-        with _writing(options.output) as output:
+        with writing(options.output) as output:
             output.writelines(line + "\n" for line in hypotheses)
     return hypotheses
+
+
+def _target_language(folder: str) -> str:
+    from nmt import checkpoint
+
+    config, _ = checkpoint.read_folder(folder)
+    return str(config["data"]["target_language"])
 
 
 def add_info(verbs: Any) -> None:
@@ -342,57 +321,21 @@ def info(options: argparse.Namespace) -> None:
     from nmt.info import describe_machine, describe_model
 
     facts = describe_model(options.model) if options.model else describe_machine()
-    if options.jsonl:
-        print(json.dumps(facts, ensure_ascii=False))
-    else:
-        width = max(map(len, facts))
-        print("\n".join(f"{name:{width}}  {value}" for name, value in facts.items()))
+    lines = [f"{name:18} {value}" for name, value in facts.items()]
+    print(json.dumps(facts, ensure_ascii=False) if options.jsonl else "\n".join(lines))
 
 
-# ---- streams and errors ----
+# ---- errors ----
 
 
-@contextmanager
-def _reading(name: str) -> Iterator[Iterable[str]]:
-    """Lines of a file or of standard input, split at line feeds only. ValueError names a line that is not UTF-8."""
-    if name == "-":
-        yield _decoded(sys.stdin.buffer, "standard input")
-        return
-    with Path(name).open("rb") as stream:
-        yield _decoded(stream, name)
-
-
-def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
-    for number, raw in enumerate(stream, 1):
-        try:
-            yield raw.decode("utf8").removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{name}:{number} is not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}): "
-                "convert it, for example with iconv -f latin1 -t utf8"
-            ) from error
-
-
-@contextmanager
-def _writing(name: str) -> Iterator[TextIO]:
-    """Standard output, or a file that appears whole when all is written."""
-    if name == "-":
-        sys.stdout.reconfigure(encoding="utf8", newline="\n")  # type: ignore[union-attr]
-        yield sys.stdout
-        return
-    path = Path(name)
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("w", encoding="utf8", newline="\n") as output:
-            yield output
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _drop_output() -> None:
+    """What is left to print goes nowhere, or Python would try again at its end and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: Exception) -> int:
     """Tell an error in a line; its exit code."""
-    message = str(error)
+    message = str(error) if hasattr(error, "exit_code") else " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename and error.strerror:
         message = f"{error.filename}: {error.strerror}"
     print(f"nmt: {message or type(error).__name__}", file=sys.stderr)

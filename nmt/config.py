@@ -53,6 +53,13 @@ class Config:
     init: str = ""
     seed: int = 1
 
+    def __post_init__(self) -> None:
+        if self.model.tie_embeddings == "all" and not self.tokenizer.joint:
+            raise ValueError(
+                "model.tie_embeddings all needs one vocabulary for both sides: "
+                "use tokenizer.joint true or model.tie_embeddings target"
+            )
+
 
 class ConfigError(ValueError):
     """An option that cannot be: unknown, of the wrong type, or out of range."""
@@ -76,15 +83,30 @@ def read(
 ) -> Config:
     """The config of `base` under these files under these flags. Raises ConfigError in one line."""
     reader = parser(program)
-    known = sorted(flatten(reader.get_defaults().as_dict()))
+    defaults = flatten(reader.get_defaults().as_dict())
+    known = sorted(defaults)
     found = reader.get_defaults()
-    for name, values in [("the model's config.yaml", base or {}), *((file, _load(file)) for file in files)]:
+    for name, values in [("the model's config.yaml", base or {}), *((file, load_file(file)) for file in files)]:
         _refuse_unknown(flatten(values), known, name)
         _refuse_bare(values, name)
+        _refuse_empty(flatten(values), defaults, name)
         found = _parse(reader, lambda base=found, values=values: reader.parse_object(dict(values), base), name)
     _refuse_unknown([_key(flag) for flag in flags if flag.startswith("--")], known, "the command line", prefix="--")
     found = _parse(reader, lambda: reader.parse_args(list(flags), namespace=found), "the command line")
     return build(found.as_dict())
+
+
+def load_file(file: str) -> dict[str, Any]:
+    """The nested values of a YAML file. Raises ConfigError in one line."""
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config {file}: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values or {}, dict):
+        raise ConfigError(f"{file} holds no options: it should read like `model: {{hidden_size: 512}}`")
+    return values or {}
 
 
 def build(values: Mapping[str, Any]) -> Config:
@@ -125,18 +147,6 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[A
     }
 
 
-def _load(file: str) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(Path(file).read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the config {file}: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values or {}, dict):
-        raise ConfigError(f"{file} holds no options: it should read like `model: {{hidden_size: 512}}`")
-    return values or {}
-
-
 def _key(flag: str) -> str:
     return flag[2:].split("=", 1)[0]
 
@@ -160,6 +170,12 @@ def _refuse_bare(values: Mapping[str, Any], place: str) -> None:
     for name in SECTIONS:
         if not isinstance(values.get(name, {}), Mapping):
             raise ConfigError(f"{place}: {name} holds options, as in `{name}: {{...}}`, not {values[name]!r}")
+
+
+def _refuse_empty(values: Mapping[str, Any], defaults: Mapping[str, Any], place: str) -> None:
+    for key, value in values.items():
+        if value is None and defaults[key] is not None:
+            raise ConfigError(f"{place}: {key} has no value; leave it out for its default, {defaults[key]!r}")
 
 
 def _parse(reader: ArgumentParser, parse: Any, place: str) -> Namespace:

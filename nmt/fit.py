@@ -8,20 +8,19 @@ import shutil
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
-import yaml
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 import nmt
 from nmt import checkpoint, corpus
 from nmt.batches import EncodedCorpus, encode_corpus
-from nmt.callbacks import LAST, Progress, StopOnSignal
+from nmt.callbacks import LAST, BestCheckpoints, Patience, Progress, StopOnSignal, WholeCheckpoints
 from nmt.checkpoint import SavedModel, Tokenizers
-from nmt.config import Config, ConfigError, changes, dump, to_dict
+from nmt.config import Config, ConfigError, changes, dump, load_file, to_dict
 from nmt.corpus import Pair
 from nmt.evaluation import Score, evaluate, render
 from nmt.model.seq2seq import Seq2Seq, build_model
@@ -52,6 +51,38 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     if resuming and (folder / checkpoint.INFO).exists():
         log.info("%s is already trained; nothing to do", folder)
         return
+    try:
+        run = _prepare_run(config, folder, resuming)
+    except BaseException:
+        if not resuming:
+            _remove_run(folder)
+            folder.rmdir()
+        raise
+    _quieten_lightning()
+    trainer = _trainer(config, folder, place, precision)
+    parameters = sum(parameter.numel() for parameter in run.module.parameters())
+    log.info(
+        "model: %.1fM parameters, on %s in %s, %d threads", parameters / 1e6, place, precision, torch.get_num_threads()
+    )
+    last = folder / "training" / LAST
+    trainer.fit(
+        run.module, datamodule=run.data, ckpt_path=last if resuming and last.exists() else None, weights_only=True
+    )
+    if trainer.is_global_zero:
+        _finish(folder, config, run)
+
+
+class Run(NamedTuple):
+    """All that training needs."""
+
+    module: TranslationModule
+    data: DataModule
+    tokenizers: Tokenizers
+    before: float | None  # validation BLEU of the model that fine-tuning starts from
+
+
+def _prepare_run(config: Config, folder: Path, resuming: bool) -> Run:
+    """Read the text and build the model."""
     pl.seed_everything(config.seed, verbose=False)
     start = checkpoint.load(config.init) if config.init else None
     tokenizers = start.tokenizers if start else _tokenizers(config, folder)
@@ -62,25 +93,14 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     model = build_model(config.model, tokenizers.source.size, tokenizers.target.size)
     if start:
         _take_weights(model, start, config)
-    pairs = _pairs(config, "validation")
+    pairs, _ = (
+        _pairs(config, "validation"),
+        _pairs(config, "test"),
+    )  # a fault in the test text shows now, not at the end
     translator = Translator(model.eval(), tokenizers, SearchOptions(beam_size=config.training.validation_beam))
     before = _bleu(model, tokenizers, config, pairs) if start else None
     module = TranslationModule(model.train(), config.training, translator, _spread(pairs, config.training))
-    _quieten_lightning()
-    trainer = _trainer(config, folder, place, precision)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    log.info(
-        "model: %.1fM parameters, on %s in %s, %d threads", parameters / 1e6, place, precision, torch.get_num_threads()
-    )
-    last = folder / "training" / LAST
-    trainer.fit(
-        module,
-        datamodule=DataModule(train, validation, config.training, config.seed),
-        ckpt_path=last if resuming and last.exists() else None,
-        weights_only=True,
-    )
-    if trainer.is_global_zero:
-        _finish(folder, config, module, tokenizers, len(train), before)
+    return Run(module, DataModule(train, validation, config.training, config.seed), tokenizers, before)
 
 
 def prepare_folder(folder: Path, config: Config, overwrite: bool) -> bool:
@@ -89,16 +109,19 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> bool:
     Raises ConfigError, listing what differs, for a run of another text, vocabulary or network, and for a folder that
     is not a run at all. What may change between runs (rates, limits, decoding) is listed and obeyed.
     """
-    if overwrite and folder.is_dir() and "LOCAL_RANK" not in os.environ:  # not again in each process of a DDP run
+    taken = folder.is_dir() and any(folder.iterdir())
+    if overwrite and taken and "LOCAL_RANK" not in os.environ:  # not again in each process of a DDP run
+        _read_all(config)
         _remove_run(folder)
+        taken = False
     written = folder / checkpoint.CONFIG
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not taken and not folder.is_file():
         (folder / "training").mkdir(parents=True, exist_ok=True)
         checkpoint.write_whole(written, dump(config))
         return False
     if not written.is_file() or not (folder / "training").is_dir():
-        raise ConfigError(f"{folder} exists and is not a training run: choose another --output, or --overwrite it")
-    different = changes(yaml.safe_load(written.read_text(encoding="utf8")), to_dict(config))
+        raise ConfigError(f"{folder} exists and is not a training run: choose another --output")
+    different = changes(load_file(str(written)), to_dict(config))
     listing = "".join(f"\n  {key}: was {old!r}, now {new!r}" for key, (old, new) in different.items())
     if any(not key.startswith(FREE_TO_CHANGE) or key in BOUND_TO_BATCHES for key in different):
         raise ConfigError(
@@ -112,14 +135,27 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> bool:
 
 
 def _remove_run(folder: Path) -> None:
-    """Remove a run's own files and nothing else."""
-    ours = (checkpoint.CONFIG, checkpoint.INFO, checkpoint.WEIGHTS, checkpoint.CARD)
-    for name in (*ours, "tokenizer.spm", "source.spm", "target.spm"):
-        (folder / name).unlink(missing_ok=True)
-    if (folder / "training").is_dir():
+    """Remove a run's own files. ConfigError, and nothing removed, where there is no run or anything else beside it."""
+    ours = {checkpoint.CONFIG, checkpoint.INFO, checkpoint.WEIGHTS, checkpoint.CARD, "training"}
+    ours |= {"tokenizer.spm", "source.spm", "target.spm"}
+    found = {path.name for path in folder.iterdir()}
+    foreign = sorted(name for name in found if name.removesuffix(".part") not in ours)
+    if foreign or checkpoint.CONFIG not in found:
+        raise ConfigError(
+            f"{folder} holds what no training run wrote, {(foreign or sorted(found))[0]}: choose another --output"
+        )
+    for name in found - {"training"}:
+        (folder / name).unlink()
+    if "training" in found:
         shutil.rmtree(folder / "training")
-    if any(folder.iterdir()):
-        raise ConfigError(f"{folder} holds files that no training run wrote: choose another --output")
+
+
+def _read_all(config: Config) -> None:
+    """Read all text once, for its errors: a model that works is not removed for one that cannot be trained."""
+    for split in ("train", "validation", "test"):
+        for source in corpus.sources(getattr(config.data, split)):
+            for _ in corpus.read_pairs(source, config.data.languages, split):
+                pass
 
 
 def _take_weights(model: Seq2Seq, start: SavedModel, config: Config) -> None:
@@ -206,7 +242,7 @@ def _trainer(config: Config, folder: Path, device: torch.device, precision: Any)
     callbacks: list[Callback] = [
         Progress(),
         StopOnSignal(folder),
-        ModelCheckpoint(
+        BestCheckpoints(
             folder / "training",
             "{step}",
             monitor=metric,
@@ -218,7 +254,7 @@ def _trainer(config: Config, folder: Path, device: torch.device, precision: Any)
         ),
     ]
     if options.patience:
-        callbacks.append(EarlyStopping(metric, mode=mode, patience=options.patience, check_on_train_epoch_end=False))
+        callbacks.append(Patience(metric, mode=mode, patience=options.patience, check_on_train_epoch_end=False))
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=[device.index or 0] if device.type == "cuda" and options.devices == 1 else options.devices,
@@ -232,6 +268,7 @@ def _trainer(config: Config, folder: Path, device: torch.device, precision: Any)
         check_val_every_n_epoch=None if options.validate_every else 1,
         num_sanity_val_steps=0,
         callbacks=callbacks,
+        plugins=WholeCheckpoints(),
         logger=_loggers(folder),
         default_root_dir=folder / "training",
         enable_progress_bar=False,
@@ -264,10 +301,9 @@ def _loggers(folder: Path) -> list[Logger]:
     return loggers
 
 
-def _finish(
-    folder: Path, config: Config, module: TranslationModule, tokenizers: Tokenizers, pairs: int, before: float | None
-) -> None:
+def _finish(folder: Path, config: Config, run: Run) -> None:
     """Save the best weights or the mean of the best, whichever is better on the validation text, with their scores."""
+    module, tokenizers = run.module, run.tokenizers
     saver = module.trainer.checkpoint_callback
     assert isinstance(saver, ModelCheckpoint)
     best = [_weights(saver.best_model_path)] if saver.best_model_path else [module.model.state_dict()]
@@ -290,13 +326,13 @@ def _finish(
         scores["test"] = _scores(model, tokenizers, config, _pairs(config, "test"))
     for name, found in scores.items():
         log.info("%s:\n%s", name, render(found))
-    if before is not None:
-        log.info("validation BLEU before %.2f, after %.2f", before, max(scored))
+    if run.before is not None:
+        log.info("validation BLEU before %.2f, after %.2f", run.before, max(scored))
     checkpoint.save_weights(model, folder)
     info = {
         "version": nmt.__version__,
         "languages": list(config.data.languages),
-        "pairs": pairs,
+        "pairs": len(run.data.train),
         "vocabulary": {"source": tokenizers.source.size, "target": tokenizers.target.size},
         "text": json.loads((folder / "training" / "text.json").read_text(encoding="utf8")),
         "steps": module.global_step,
@@ -307,7 +343,7 @@ def _finish(
 
 
 def _weights(path: str) -> dict[str, torch.Tensor]:
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    state = WholeCheckpoints().load_checkpoint(path, map_location="cpu", weights_only=True)["state_dict"]
     return {name.removeprefix("model."): value for name, value in state.items()}
 
 

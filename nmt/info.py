@@ -16,11 +16,7 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
     sides = (
         f"2 x {model['hidden_size'] // 2} in both directions" if model["bidirectional"] else f"{model['hidden_size']}"
     )
-    scores = [
-        f"{score['name']} {score['score']:.2f} ({score['signature']})"
-        for found in info["scores"].values()
-        for score in found
-    ]
+    scores = [f"{score['score']:.2f} ({score['signature']})" for found in info["scores"].values() for score in found]
     names = [f"{text} {score['name']}" for text, found in info["scores"].items() for score in found]
     return {
         "languages": " to ".join(info["languages"]),

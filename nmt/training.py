@@ -6,7 +6,7 @@ Shapes: **B** sentences, **T** target length, **W** words of the batch, padding 
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import lightning.pytorch as pl
 import torch
@@ -82,13 +82,23 @@ class TrainingOptions:
     devices: int = 1
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(TrainingOptions).items():
+            if get_args(kind) and getattr(self, name) not in get_args(kind):
+                known = ", ".join(get_args(kind))
+                raise ValueError(f"training.{name} must be one of {known}, not {getattr(self, name)}")
         for name in ("batch_tokens", "accumulate", "max_epochs", "validation_beam", "average", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1, not {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"training.learning_rate must be above 0, not {self.learning_rate}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"training.label_smoothing lies in [0, 1), not {self.label_smoothing}")
+        for name in ("learning_rate", "halve_every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"training.{name} must be above 0, not {getattr(self, name)}")
+        may_be_0 = ("warmup_steps", "halve_after", "weight_decay", "clip_norm", "max_steps", "max_minutes")
+        for name in (*may_be_0, "validate_every", "validation_sentences", "patience"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"training.{name} must be at least 0, not {getattr(self, name)}")
+        for name in ("label_smoothing", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"training.{name} lies in [0, 1), not {getattr(self, name)}")
 
 
 def rate(options: TrainingOptions, step: int, steps_per_epoch: int, planned_steps: int, halvings: int = 0) -> float:
@@ -197,7 +207,7 @@ class TranslationModule(pl.LightningModule):
         self.log("val_loss", loss / words, batch_size=words, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """BLEU of the validation sentences, translated by the real search."""
+        """BLEU of the validation sentences, translated by the real search; checkpoints are saved after this."""
         if self.options.validation_metric == "bleu":
             hypotheses = [
                 translation.text for translation in self.translator.translate(p.source for p in self.validation)
@@ -206,11 +216,17 @@ class TranslationModule(pl.LightningModule):
                 "val_bleu", evaluate(hypotheses, [[p.target for p in self.validation]], metrics=("bleu",))[0].score
             )
 
-    def on_validation_end(self) -> None:
+        self._judge_loss(float(self.trainer.callback_metrics["val_loss"]))
+
+    def _judge_loss(self, loss: float) -> None:
         """The plateau schedule: halve the rate when the loss has not improved."""
-        loss = float(self.trainer.callback_metrics["val_loss"])
         self.halvings += loss >= self.best_loss
         self.best_loss = min(loss, self.best_loss)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Stop at the last planned update by request: then Lightning validates and saves it, wherever it falls."""
+        if 0 < self.options.max_steps <= self.global_step:
+            self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What an uninterrupted run would still know: the random state of dropout, and the plateau's count."""

@@ -20,6 +20,12 @@ WINDOW = 4096  # lines read ahead, to be sorted by length
 LONGEST = 1000  # pieces of one line
 
 
+class OptionError(ValueError):
+    """An option that cannot be."""
+
+    exit_code = 2
+
+
 class Candidate(NamedTuple):
     """One translation of a line."""
 
@@ -69,7 +75,7 @@ class Translator:
         longest: int = LONGEST,
     ) -> None:
         if batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be at least 1, not {batch_tokens}")
+            raise OptionError(f"batch_tokens must be at least 1, not {batch_tokens}")
         self.model, self.tokenizers, self.search = model, tokenizers, search or SearchOptions()
         self.precision, self.batch_tokens, self.longest = precision, batch_tokens, longest
 
@@ -164,13 +170,13 @@ def _kept(alignment: Tensor | None) -> Tensor | None:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first GPU, or the CPU. ValueError for a device that is not here."""
+    """`auto` is the first GPU, or the CPU. OptionError for a device that is not here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"no such device: {name!r}. Use auto, cpu, cuda or cuda:1") from error
+        raise OptionError(f"no such device: {name!r}. Use auto, cpu, cuda or cuda:1") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name}: this machine has no GPU that torch can use. Use --device cpu")
+        raise OptionError(f"device {name}: this machine has no GPU that torch can use. Use --device cpu")
     return device

@@ -1,5 +1,6 @@
 """A toy language and a model that has learnt it, for every test that needs a real model folder."""
 
+import logging
 import random
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,15 @@ THINGS = {"boats": "Boote", "dogs": "Hunde", "cats": "Katzen", "cars": "Autos", 
 def one_thread():
     """Tiny tensors are faster on one thread, and equal from run to run."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def logger():
+    """The program's log as pytest captures it, whatever the command line has made of it before."""
+    log = logging.getLogger("nmt")
+    log.handlers, log.propagate = [], True
+    log.setLevel(logging.INFO)
+    return log
 
 
 class Toy(NamedTuple):

@@ -33,9 +33,11 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, LSTMState]:
         """Read x (B, T, E); the outputs (B, T, D*H) and the state (B, D*H) after the last word of each row.
 
-        `state` is where the forward direction starts (zeros if absent). Without `lengths` (B,) every row is T long;
-        with them, the outputs behind a row's last word mean nothing, and the state is that at its last word.
+        `state` (B, H) is where a forward layer starts; a bidirectional one, or one given none, starts at zero. Without
+        `lengths` (B,) every row is T long; with them, the outputs behind a row's last word mean nothing, and the state
+        is that at its last word.
         """
+        assert state is None or len(self.cells) == 1
         weights: list[Tensor] = [weight for cell in self.cells for weight in cell.parameters()]
         if lengths is not None:
             padding = torch.arange(x.size(1), device=x.device) >= lengths[:, None]  # (B, T)

@@ -5,7 +5,7 @@ Shapes: **B** sentences, **S** source length, **T** target length, **N** rows (h
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,9 @@ class ModelOptions:
     init_range: float = 0.0
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(ModelOptions).items():
+            if get_args(kind) and getattr(self, name) not in get_args(kind):
+                raise ValueError(f"model.{name} must be one of {', '.join(get_args(kind))}, not {getattr(self, name)}")
         for name in ("embedding_size", "hidden_size", "encoder_layers", "decoder_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be at least 1, not {getattr(self, name)}")

@@ -91,7 +91,7 @@ def test_weights_are_float32_under_bf16():
     with torch.autocast("cpu", torch.bfloat16):
         memory = attention.prepare(torch.randn(1, 9, 4).bfloat16(), torch.ones(1, 9).bool(), torch.zeros(1, 0))
         _, weights = attention(torch.randn(1, 1, 4).bfloat16(), memory)
-    assert_close(weights.sum(), tensor(1.0))  # fails in bf16, and in any other type
+    assert_close(weights.sum(), tensor(1.0))  # the type is compared too
 
 
 def test_attention_gives_the_first_layer_nothing():

@@ -1,4 +1,4 @@
-"""The LSTM cell with a pencil: gates fixed by logarithms, sigmoid(log n) = n / (n + 1) and tanh(log(n) / 2) = (n-1)/(n+1)."""
+"""The LSTM cell with a pencil: sigmoid(log n) = n / (n + 1) and tanh(log(n) / 2) = (n - 1) / (n + 1)."""
 
 import math
 

@@ -77,7 +77,7 @@ def being_so(draw: Draw) -> Text:
     """The soup is hot; was the exam difficult?"""
     form = draw.one(("present", "present", "past"))
     if draw.chance(0.3):
-        subject = draw_subject(draw, ("person",))
+        subject = draw_subject(draw, ("person",), general=True)
         name = draw.rare(FEELINGS, lambda word: f"adjective {word}")
         clause = is_so(draw, subject, name, form)
     else:
@@ -85,9 +85,11 @@ def being_so(draw: Draw) -> Text:
         thing = draw.word([noun for noun in nouns() if noun.suits(word.classes)])
         draw.combine("adjective", word.english, thing.english)
         person = thing.suits(("adult", "child", "kin", "animal"))
-        clause = is_so(draw, draw_actor(draw, thing) if person else definite(draw, thing), word.english, form)
+        clause = is_so(
+            draw, draw_actor(draw, thing, general=True) if person else definite(draw, thing), word.english, form
+        )
     kind = draw.weighted((("yes", 6), ("no", 2), ("ask", 2)))
-    if kind == "ask":
+    if kind == "ask" and clause.subject.english != "I":
         return sentence(question(clause), "?")
     time = draw_entry(draw, "today").text if form == "present" and clause.subject.human and draw.chance(0.2) else None
     return sentence(statement(replace(clause, negated=kind == "no", time=time)))
@@ -209,7 +211,7 @@ def weather(draw: Draw) -> Text:
     if draw.chance(0.3):
         return climate(draw)
     form = draw.one(("progressive", "past", "future"))
-    place = draw_place(draw, ("city", "country", "far")) if draw.chance(0.75) else None
+    place = draw_place(draw, ("city", "country", "open")) if draw.chance(0.75) else None
     times = {"progressive": ("today", None), "past": ("past", ""), "future": ("future", "")}
     kind, note = times[form]
     time = draw_entry(draw, kind, note).text if draw.chance(0.7) else None
@@ -227,20 +229,20 @@ def weather(draw: Draw) -> Text:
 
 
 def climate(draw: Draw) -> Text:
-    """In winter it is often cold in Berlin; in autumn it rains every day."""
+    """In winter it is cold in Berlin; in autumn it often rains."""
     season, (often, names) = draw.rare(tuple(CLIMATE.items()), lambda item: f"season {item[0]}")
     draw.note(f"season {season}")
     entry = next(entry for entry in entries("season") if entry.text.english == season)
-    time, place = Text(f"in {season}", entry.note), draw_place(draw, ("city", "country", "far"))
-    adverb = draw_entry(draw, "often", "").text
+    time = Text(f"in {season}", entry.note)
+    place = draw_place(draw, ("city", "country", "open")) if draw.chance(0.85) else None
+    adverb = None if place else draw_entry(draw, "often", "").text
     name = draw.one((often, *names))
     if name == often:
         draw.note(f"verb {often}")
         clause = Clause(IT, verb(often), "present")
     else:
         clause = is_so(draw, IT, name)
-    front = draw.chance(0.6)
-    return sentence(statement(replace(clause, time=time, place=place, often=adverb, front=front)))
+    return sentence(statement(replace(clause, time=time, place=place, often=adverb, front=True)))
 
 
 def existence(draw: Draw) -> Text:

@@ -229,7 +229,8 @@ def german_middle(clause: Clause) -> str:
         (part.rank, part.without if clause.negated and part.without else part.german) for part in clause.complements
     ]
     if clause.time and not clause.front:
-        ranked.append((LATE_TIME if clause.negated else TIME, clause.time.german))
+        late = clause.negated or clause.often is not None  # "oft um sieben Uhr", "den Mann heute nicht"
+        ranked.append((LATE_TIME if late else TIME, clause.time.german))
     if clause.often and clause.often.german != "nie":
         ranked.append((OFTEN, clause.often.german))
     ranked.append((NEGATION, german_negation(clause)))

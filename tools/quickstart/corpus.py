@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from quickstart.draw import Draw, Unsuitable
 from quickstart.grammar import FAMILIES, Family
@@ -82,6 +83,7 @@ def examples(draw: Draw) -> Iterator[Example]:
         if text.german in targets or max(map(len, text)) > LONGEST:
             continue
         seen[text.english], targets[text.german] = text.german, text.english
+        draw.accept()
         yield Example(text, family.__name__, tuple(draw.words), tuple(draw.combinations))
 
 
@@ -93,17 +95,16 @@ def build(seed: int = SEED) -> Corpus:
     common: list[Example] = []
     unseen: list[Example] = []
     room = Counter(dict.fromkeys(kept, UNSEEN_EACH))
-    for example in examples(draw):
+    for example in islice(examples(draw), 10 * wanted):
         rare = [combination for combination in example.combinations if combination in room]
         if not rare and len(common) < wanted:
             common.append(example)
-            draw.accept()
         elif rare and room[rare[0]] > 0:
             room[rare[0]] -= 1
             unseen.append(example)
         if len(common) == wanted and not +room:
-            break
-    return divide(draw, common, unseen)
+            return divide(draw, common, unseen)
+    raise ValueError(f"the grammar does not make what held_out.txt asks for: {', '.join(+room)}")
 
 
 def divide(draw: Draw, common: list[Example], unseen: list[Example]) -> Corpus:

@@ -64,15 +64,20 @@ class Draw:
                 return option
         return options[-1][0]
 
+    def several(self, options: Sequence[T]) -> list[T]:
+        """Eight options drawn to choose from, or just one, so that common words meet too."""
+        return [self.one(options) for _ in range(8 if self.chance(0.7) else 1)]
+
     def rare(self, options: Sequence[T], name: Callable[[T], str]) -> T:
-        """Of five options drawn, the one used least so far."""
-        drawn = [self.one(options) for _ in range(5)]
-        return min(drawn, key=lambda option: self.used[name(option)])
+        """Of several options drawn, the one used least so far."""
+        return min(self.several(options), key=lambda option: self.used[name(option)])
 
     def word(self, options: Sequence[W]) -> W:
         """A word that the sentence does not hold yet, rare ones first; it is noted."""
-        fresh = [option for option in options if lemma(option) not in self.words]
-        found = self.rare(fresh, lemma)
+        fresh = [option for option in self.several(options) if lemma(option) not in self.words]
+        if not fresh:
+            raise Unsuitable
+        found = min(fresh, key=lambda option: self.used[lemma(option)])
         self.note(lemma(found))
         return found
 

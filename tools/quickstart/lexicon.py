@@ -29,7 +29,7 @@ class Noun:
     gender: str  # m, f, n; p for a word that has only a plural
     german: str
     german_plural: str
-    classes: tuple[str, ...]
+    classes: frozenset[str]
     oblique: str  # singular accusative and dative of "der Junge, den Jungen"; otherwise the nominative
     genitive: str
 
@@ -40,7 +40,7 @@ class Noun:
 
     def suits(self, classes: tuple[str, ...]) -> bool:
         """Whether it belongs to one of the classes."""
-        return self.english in classes or any(name in classes for name in self.classes)
+        return not self.classes.isdisjoint(classes)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def nouns() -> tuple[Noun, ...]:
         english, plural, gender, german, german_plural, classes, oblique, genitive = pad(row, 8)
         plural = {"": english_plural(english), "=": english}.get(plural, plural)
         genitive = genitive or oblique or german_genitive(german, gender)
-        names = tuple(classes.split())
+        names = frozenset((*classes.split(), english))
         found.append(Noun(english, plural, gender, german, german_plural, names, oblique or german, genitive))
     return tuple(found)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from quickstart.draw import Draw, Unsuitable
 from quickstart.lexicon import Adjective, Noun, Verb, adjectives, entries, nouns
+from quickstart.lexicon import noun as noun_of
 from quickstart.phrases import (
     NUMBERS,
     POSSESSIVES,
     PRONOUNS,
     THEY,
+    WE,
     Phrase,
     both,
     nominal,
@@ -18,6 +22,7 @@ from quickstart.phrases import (
 
 PEOPLE = {"person": ("adult", "child", "kin"), "adult": ("adult", "kin"), "child": ("child", "young")}
 TRANSIENT = ("tired", "sick", "hungry", "thirsty", "angry", "nervous", "dirty", "clean", "broken", "empty")
+CHILDREN = ("boy", "boys", "girl", "girls", "child", "children", "pupil", "pupils", "baby", "babies")
 WARMTH = ("hot", "warm", "cold")
 COLOURS = ("red", "blue", "green", "yellow", "black", "white", "brown")
 MADE = (
@@ -34,29 +39,46 @@ MADE = (
     "fresh",
     "important",
 )
-DEFINITE_ONLY = ("meal", "sky", "plan", "exam", "lesson", "show")
+PRAISE = ("good", "beautiful", "interesting", "exciting", "delicious", "comfortable", "funny", "famous", "nice")
+BLAME = ("boring", "bad", "dirty", "broken", "slow", "difficult")
+GROWN = ("young", "colleague", "boss", "customer", "secretary", "lawyer", "gardener")  # no child has one
+
+
+@cache
+def nouns_of(classes: tuple[str, ...]) -> tuple[Noun, ...]:
+    """All nouns of the classes."""
+    return tuple(noun for noun in nouns() if noun.suits(classes))
+
+
+@cache
+def adjectives_of(noun: str) -> tuple[Adjective, ...]:
+    """All adjectives that suit the noun of that name."""
+    classes = noun_of(noun).classes
+    return tuple(word for word in adjectives() if not classes.isdisjoint(word.classes))
 
 
 def draw_noun(draw: Draw, classes: tuple[str, ...]) -> Noun:
     """A noun of one of the classes."""
     wide = tuple(name for given in classes for name in PEOPLE.get(given, (given,)))
-    return draw.word([noun for noun in nouns() if noun.suits(wide)])
+    return draw.word(nouns_of(wide))
 
 
 def suits(adjective: Adjective, noun: Noun, verb: Verb | None) -> bool:
-    """Whether the adjective may stand before the noun where the verb acts on it."""
+    """Whether an adjective that suits the noun may stand before it where the verb acts on it."""
     notes = verb.notes if verb else ()
     name = adjective.english
-    if not noun.suits(adjective.classes) or (name in TRANSIENT and name not in notes):
+    if name in TRANSIENT and name not in notes:
         return False
     if name in WARMTH and noun.suits(("edible", "drink", "alcohol", "nature")) and "temp" not in notes:
+        return False
+    if ("praise" in notes and name in BLAME) or ("blame" in notes and name in PRAISE):
         return False
     return "make" not in notes or name in MADE or name in COLOURS
 
 
 def draw_adjectives(draw: Draw, noun: Noun, probability: float, verb: Verb | None = None) -> tuple[Adjective, ...]:
     """No adjective, one, or a size and a colour."""
-    fitting = [adjective for adjective in adjectives() if suits(adjective, noun, verb)]
+    fitting = [adjective for adjective in adjectives_of(noun.english) if suits(adjective, noun, verb)]
     if not fitting or not draw.chance(probability):
         return ()
     first = draw.word(fitting)
@@ -153,6 +175,8 @@ def draw_person_object(draw: Draw, classes: tuple[str, ...], subject: Phrase, pr
     if "person" in classes and draw.chance(0.15):
         return draw_name(draw)
     noun = draw_noun(draw, classes)
+    if noun.suits(GROWN) and any(word in subject.english.split() for word in CHILDREN):
+        raise Unsuitable
     possessive = draw.one((possessive_for(subject), possessive_for(subject), "my", "your"))
     if noun.suits(("kin",)):
         determiner = possessive
@@ -177,7 +201,8 @@ def draw_object(
         options = [option for option in options if option[0] != "number"]
     kind = draw.weighted(options)
     plural = kind in ("the many", "many", "this many", "number")
-    if noun.suits(("pairs",)):
+    shared = "one" in verb.notes and noun.suits(("clothes",)) and subject.person in (WE, THEY)
+    if noun.suits(("pairs",)) or shared:
         plural = True
     if kind == "own":
         kind = draw.one((possessive_for(subject), possessive_for(subject), "my"))
@@ -195,6 +220,8 @@ def object_options(verb: Verb, noun: Noun, form: str, bound: bool) -> list[tuple
         return [("own", 1.0)]
     if noun.suits(("time",)):
         return [("bare", 1.0)]
+    if verb.english in ("bake", "cook") and noun.suits(("biscuit", "roll", "potato", "egg")):
+        return [("many", 2.0), ("the many", 0.0 if habitual else 1.0)]
     if not noun.has_plural:
         bare_only = "consume" in notes and habitual
         return [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from quickstart.clauses import INDEFINITE, Clause, Complement, accusative, close, dative, with_preposition
 from quickstart.draw import Draw, Unsuitable
 from quickstart.lexicon import Entry, Frame, Place, Slot, Text, Verb, entries, places, verbs
 from quickstart.nominals import draw_noun, draw_object, draw_person_object, draw_subject
-from quickstart.phrases import NUMBERS, Phrase
+from quickstart.phrases import NUMBERS, THIRD, Phrase
 
 PEOPLE = ("person", "kin", "adult", "child", "friend", "guest", "baby")
 GENERAL = ("habit", "present", "like to")
@@ -29,7 +30,9 @@ def forms(verb: Verb) -> tuple[str, ...]:
         return ("past",)
     if verb.stative:
         return ("present", "past", "can") if "sense" in verb.notes else ("present", "past")
-    found = ["progressive", "past", "future"]
+    found = ["progressive", "past"]
+    if "nofuture" not in verb.notes:
+        found.append("future")
     if {"habit", "often", "clock"} & set(verb.notes):
         found.append("habit")
     if "act" not in verb.notes:
@@ -39,9 +42,10 @@ def forms(verb: Verb) -> tuple[str, ...]:
     return tuple(found)
 
 
-def able(form: str) -> list[Verb]:
+@cache
+def able(form: str) -> tuple[Verb, ...]:
     """Verbs that can take a form."""
-    return [verb for verb in verbs() if form in forms(verb)]
+    return tuple(verb for verb in verbs() if form in forms(verb))
 
 
 def draw_verb(draw: Draw, form: str) -> Verb:
@@ -119,7 +123,7 @@ def draw_time(draw: Draw, verb: Verb, form: str) -> Text | None:
     if form == "progressive" and not set(verb.notes) & {"home"}:
         lasting = {"habit", "act"} & set(verb.notes)
         return draw_entry(draw, "now", None if lasting else "").text if draw.chance(0.3) else None
-    if form in MODAL_FORMS and draw.chance(0.4):
+    if form in MODAL_FORMS and "far" not in verb.notes and draw.chance(0.4):
         return draw_entry(draw, "today").text
     return None
 
@@ -220,7 +224,25 @@ def draw_clause(
     clause = Clause(subject, verb, "present" if form == "habit" else form, complements, negated=negated)
     if form == "habit" and negated and not any(part.without for part in complements):
         raise Unsuitable
-    return clause if plain else adorn(draw, clause, frame, form)
+    clause = clause if plain else adorn(draw, clause, frame, form)
+    if vague(clause) or odd(clause, form):
+        raise Unsuitable
+    return clause
+
+
+def vague(clause: Clause) -> bool:
+    """Whether English leaves the tense open, as in "they read the book"."""
+    base = clause.verb.english.split()[0]
+    open_form = clause.form == "past" and clause.verb.past == base and clause.subject.person != THIRD
+    return open_form and not clause.time and not clause.negated
+
+
+def odd(clause: Clause, form: str) -> bool:
+    """Whether it is grammatical but strange: holidays that end on the hour, "she usually sleeps"."""
+    on_the_hour = clause.time is not None and clause.time.english.startswith("at ")
+    if on_the_hour and any(name in clause.subject.english for name in ("holidays", "course")):
+        return True
+    return form == "habit" and clause.verb.english == "sleep" and not clause.place
 
 
 def draw_frame(draw: Draw, verb: Verb, subject: Phrase | None) -> Frame:
@@ -232,6 +254,8 @@ def draw_frame(draw: Draw, verb: Verb, subject: Phrase | None) -> Frame:
 def adorn(draw: Draw, clause: Clause, frame: Frame, form: str) -> Clause:
     """The clause with time, place or manner."""
     verb, plain = clause.verb, not clause.negated and form != "perfect"
+    if frame.places:  # what is done at its usual place is a small thing, and not dated by the year
+        verb = replace(verb, notes=tuple(note for note in verb.notes if note != "far"))
     time, often = habit_times(draw, verb, clause.negated) if form == "habit" else (draw_time(draw, verb, form), None)
     if clause.negated and time and time.english == "soon":
         time = None

@@ -71,7 +71,7 @@ def open_object(draw: Draw, form: str) -> tuple[Clause, Verb, Text]:
     slot = frame.slots[0]
     if slot.case not in ("acc", "dat"):
         raise Unsuitable
-    person = "person" in slot.classes
+    person = not {"person", "kin", "adult", "child"}.isdisjoint(slot.classes)
     if not person and (slot.preposition or slot.case == "dat"):
         raise Unsuitable
     subject = answerable(draw_subject(draw, frame.subject))
@@ -85,9 +85,7 @@ def open_object(draw: Draw, form: str) -> tuple[Clause, Verb, Text]:
 
 def where(draw: Draw) -> Text:
     """Where does your aunt live? Where is she going: wohin?"""
-    found = verb_of(
-        draw, ("live", "stay", "sit", "go", "fly", "drive", "travel", "work", "buy", "meet", "sleep", "play")
-    )
+    found = verb_of(draw, ("live", "sit", "go", "fly", "drive", "travel", "work", "buy", "meet", "sleep", "play"))
     form = draw.one(("past", "past", "present" if found.stative else "progressive"))
     clause = draw_clause(draw, form, verb=found, plain=True)
     answerable(clause.subject)
@@ -117,6 +115,7 @@ def how_many(draw: Draw) -> Text:
     """How many dogs does Anna have? Which book is she reading?"""
     form = draw.one(("past", "future", "present"))
     found = verb_of(draw, tuple(word.english for word in able(form) if "num" in word.notes and word.english != "see"))
+    form = "present" if found.stative else form
     frame = draw.one([frame for frame in found.frames if frame.slots and frame.slots[0].case == "acc"])
     subject = answerable(draw_subject(draw, frame.subject))
     thing = draw_noun(draw, tuple(name for name in frame.slots[0].classes if name != "person"))

@@ -32,11 +32,16 @@ from quickstart.predicates import (
     draw_entry,
     draw_verb,
     forms,
+    vague,
 )
 from quickstart.shared import ALTHOUGH, BECAUSE, EFFORT, THAT, is_so, reason_not, spoken, sub, unfronted, verb_of
 
+WISHED = (
+    "buy", "read", "visit", "eat", "drink", "rent", "wear", "sell", "repair", "order", "choose", "learn", "sing",
+    "translate", "use", "photograph", "throw", "catch",
+)  # fmt: skip
 UNTOLD = ("broken", "wild", "empty")
-MOVABLE = ("thing", "text", "clothes", "pairs", "device", "paper", "toy", "private", "gift", "pet")
+MOVABLE = ("thing", "text", "clothes", "pairs", "device", "paper", "toy", "private", "present", "pet")
 LIKEABLE = (
     "text",
     "song",
@@ -106,7 +111,7 @@ def thing_with_relative(draw: Draw) -> tuple[Noun, Phrase]:
     found = draw_verb(draw, form)
     frame = draw.one([frame for frame in found.frames if len(frame.slots) == 1 and frame.slots[0].case == "acc"])
     slot = frame.slots[0]
-    if slot.preposition or "make" in found.notes:
+    if slot.preposition or "make" in found.notes or (form == "would like to" and found.english not in WISHED):
         raise Unsuitable
     thing = draw_noun(draw, slot.classes)
     if thing.suits(("adult", "child", "kin", "baby", "time", "feastday")):
@@ -114,6 +119,8 @@ def thing_with_relative(draw: Draw) -> tuple[Noun, Phrase]:
     phrase = nominal("the", thing, plural=thing.suits(("pairs",)) or (thing.has_plural and draw.chance(0.1)))
     time = draw_entry(draw, "past", "").text if form == "past" and draw.chance(0.4) else None
     clause = Clause(draw_subject(draw, frame.subject), found, form, time=time)
+    if vague(clause):
+        raise Unsuitable
     draw.note("relative that")
     draw.combine("form", found.english, form)
     draw.combine("clause", found.english, "relative")

@@ -80,6 +80,8 @@ def request(draw: Draw) -> Text:
         polite = draw.chance(0.6)
         return sentence(imperative(clause, please=polite), "." if polite else "!")
     clause = draw_clause(draw, "infinitive", verb=verb_of(draw, REFUSALS), subject=you, plain=True, negated=True)
+    if any(part.without for part in clause.complements):
+        raise Unsuitable
     draw.combine("clause", clause.verb.english, "request")
     return sentence(imperative(clause), "!")
 

@@ -22,6 +22,8 @@ from quickstart.shared import EFFORT, reason_not, verb_of
 def plain_statement(draw: Draw, form: str, negated: bool = False) -> Text:
     """A statement in a form."""
     clause = draw_clause(draw, form, negated=negated)
+    if negated and not clause.subject.human:
+        raise Unsuitable
     draw.combine("clause", clause.verb.english, "not" if negated else "statement")
     return sentence(statement(clause))
 

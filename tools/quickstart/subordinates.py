@@ -29,6 +29,7 @@ from quickstart.predicates import (
     draw_clause,
     draw_entry,
     draw_place,
+    vague,
 )
 from quickstart.shared import (
     ALTHOUGH,
@@ -86,6 +87,8 @@ def opinion(draw: Draw) -> Text:
     clause = draw_clause(draw, draw.one(forms), negated=draw.chance(0.12))
     if found.english == "hope" and clause.negated:
         clause = replace(clause, negated=False)
+    if clause.negated and not clause.subject.human:
+        raise Unsuitable
     main = statement(Clause(thinker, spoken(found), "present"))
     return sentence(after_main(main, sub(draw, "that", THAT, unfronted(clause))))
 
@@ -101,12 +104,13 @@ def doubt(draw: Draw) -> Text:
     )
     main = statement(Clause(thinker, know, form, negated=negated))
     if draw.chance(0.35) and not clause.verb.stative and not draw_last_slot(clause.verb):
-        asked = draw.one(
-            (Text("why", "warum"), Text("when", "wann"))
-            if clause.form in ("past", "future")
-            else (Text("why", "warum"),)
-        )
+        if clause.form == "can" or not clause.subject.human:
+            raise Unsuitable
+        why, when = Text("why", "warum"), Text("when", "wann")
+        asked = draw.one((why, when)) if clause.form in ("past", "future") else why
         clause = replace(clause, time=None, often=None)
+        if vague(clause):
+            raise Unsuitable
         return sentence(after_main(main, sub(draw, "indirect", asked, unfronted(clause))))
     return sentence(after_main(main, sub(draw, "whether", WHETHER, unfronted(clause))))
 
@@ -193,9 +197,10 @@ def condition(draw: Draw) -> Text:
     found = verb_of(draw, tuple(name for name in EFFORT if name not in ("work", "sing", "help")))
     clause = draw_clause(draw, "future", verb=found, subject=pronoun_for(subject), plain=True)
     draw.note("noun time")
-    have = Clause(subject, verb("have"), "present", (accusative(nominal("", noun("time"))),))
     time = draw_entry(draw, "future", "").text if draw.chance(0.5) else None
-    dry = Clause(IT, verb("rain"), "present", time=time if time and time.english != "soon" else None, negated=True)
+    time = None if time and time.english == "soon" else time
+    have = Clause(subject, verb("have"), "present", (accusative(nominal("", noun("time"))),))
+    dry = Clause(IT, verb("rain"), "present", time=time, negated=True)
     first = dry if found.english in OUTDOOR and draw.chance(0.7) else replace(have, time=time)
     draw.combine("form", found.english, "future")
     main = replace(clause, subject=subject if first is dry else clause.subject)
@@ -205,7 +210,7 @@ def condition(draw: Draw) -> Text:
 def childhood(draw: Draw) -> Text:
     """When she was a child, Anna lived in Berlin."""
     found = verb_of(draw, ("live", "like", "love", "play", "draw", "sing", "swim"))
-    subject = draw_subject(draw, ("adult",), clear=True)
+    subject = draw_subject(draw, ("adult",), clear=True, general=True)
     if subject.person == 4:
         raise Unsuitable
     clause = draw_clause(draw, "past", verb=found, subject=subject, plain=True)
@@ -273,6 +278,7 @@ def verdict(draw: Draw) -> Text:
         ("furniture", "device"),
         ("town", "eatery", "sight", "room"),
         ("pet",),
+        ("edible", "drink"),
     )
     thing = draw_noun(draw, draw.one(groups))
     liked = draw.chance(0.55)

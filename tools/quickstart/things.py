@@ -87,7 +87,7 @@ def possession(draw: Draw) -> Text:
     found = verb("look for" if kind == "looking" else "find")
     draw.note(f"verb {found.english}")
     form = "progressive" if kind == "looking" else "past"
-    return sentence(statement(Clause(draw_subject(draw, ("person",)), found, form, (accusative(phrase),))))
+    return sentence(statement(Clause(draw_subject(draw, ("adult",)), found, form, (accusative(phrase),))))
 
 
 def spot(draw: Draw, case: str, thing: Noun) -> Text:

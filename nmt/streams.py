@@ -1,0 +1,93 @@
+"""What flows through the command line: lines in, files out that appear whole, and the formats of translations."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+if TYPE_CHECKING:
+    from nmt.translator import Translation
+
+STDOUT = "standard output"
+
+
+@contextmanager
+def reading(name: str) -> Iterator[Iterable[str]]:
+    """Lines of a file or of standard input, split at line feeds only. ValueError names a line that is not UTF-8."""
+    if name == "-":
+        yield _decoded(sys.stdin.buffer, "standard input")
+        return
+    with Path(name).open("rb") as stream:
+        yield _decoded(stream, name)
+
+
+def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
+    for number, raw in enumerate(stream, 1):
+        try:
+            yield raw.decode("utf8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{name}:{number} is not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}): "
+                "convert it, for example with iconv -f latin1 -t utf8"
+            ) from error
+
+
+@contextmanager
+def writing(name: str) -> Iterator[TextIO]:
+    """Standard output, or a file that appears whole when all is written."""
+    from nmt.checkpoint import whole
+
+    path = Path(name).resolve()
+    if name == "-":
+        sys.stdout.reconfigure(encoding="utf8", newline="\n")  # type: ignore[union-attr]
+        with naming(STDOUT):
+            yield sys.stdout
+    elif path.exists() and not path.is_file():  # a device or a pipe: nothing may take its place
+        with naming(name), path.open("w", encoding="utf8", newline="\n") as output:
+            yield output
+    else:
+        with whole(path) as beside, beside.open("w", encoding="utf8", newline="\n") as output:
+            yield output
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Say where it was that writing failed: a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.filename:
+            raise
+        raise OSError(error.errno, f"cannot write it: {error.strerror or error}", name) from error
+
+
+def write_text(number: int, answer: "Translation", output: TextIO) -> None:
+    """The best translation."""
+    output.write(answer.text + "\n")
+
+
+def write_n_best(number: int, answer: "Translation", output: TextIO) -> None:
+    """All candidates, as Moses lists them; lines count from 0, scores are natural logarithms."""
+    for candidate in answer.candidates:
+        features = f"log_prob= {candidate.log_prob:.4f} length= {len(candidate.pieces) + 1}"
+        output.write(f"{number} ||| {candidate.text} ||| {features} ||| {candidate.score:.4f}\n")
+
+
+def write_json(number: int, answer: "Translation", output: TextIO) -> None:
+    """All there is to know of a line; `alignment[t]` is the source piece that target piece t looked at most."""
+    candidates = [
+        {
+            "translation": candidate.text,
+            "score": candidate.score,
+            "log_prob": candidate.log_prob,
+            "tokens": candidate.pieces,
+            "alignment": None if candidate.alignment is None else candidate.alignment.argmax(1).tolist(),
+        }
+        for candidate in answer.candidates
+    ]
+    line = {"line": number, "source": answer.source, "source_tokens": answer.source_pieces, **candidates[0]}
+    if len(candidates) > 1:
+        line["n_best"] = candidates
+    output.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,0 +1,457 @@
+"""The commands as users type them: what they print, how they end, and one clear line for all that can go wrong."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nmt import __version__, checkpoint
+from nmt.cli import main
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """Say what standard input holds."""
+
+    def give(data: bytes | str) -> None:
+        data = data if isinstance(data, bytes) else data.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf8"))
+
+    return give
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command that must fail with this exit code; the one line it says."""
+
+    def run(code: int, *arguments: object) -> str:
+        assert main([str(argument) for argument in arguments]) == code
+        out, err = capsys.readouterr()
+        lines = [line for line in err.splitlines() if line.startswith("nmt: ")]
+        assert out == ""
+        assert err.endswith(lines[-1] + "\n")
+        assert len(lines) == 1
+        assert "Traceback" not in err
+        return lines[0]
+
+    return run
+
+
+def command(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    """Run the program in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    line = [sys.executable, "-m", "nmt", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, **options)
+
+
+# ---- the program ----
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy():
+    code = "import sys; from nmt import cli\ntry: cli.main(['--help'])\nexcept SystemExit: print(sorted(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "train a translator; run the same command again to resume" in printed
+    for heavy in ("'torch'", "'lightning'", "'numpy'", "'sentencepiece'", "'yaml'", "'jsonargparse'"):
+        assert heavy not in printed
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"nmt {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "the following arguments are required: VERB"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["translate"], "the following arguments are required: -m/--model"),
+        (["translate", "-m", "x", "--bean-size", "3"], "unknown option --bean-size: see nmt translate --help"),
+        (["translate", "-m", "x", "--beam", "3"], "unknown option --beam"),
+        (["translate", "-m", "x", "-b", "wide"], "argument -b/--beam-size: invalid int value: 'wide'"),
+    ],
+)
+def test_a_command_that_is_none_is_refused(capsys, arguments, complaint):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(arguments)
+    assert complaint in capsys.readouterr().err
+
+
+def test_every_option_of_a_config_is_in_the_help(capsys):
+    assert main(["train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--model.hidden_size" in shown
+    assert "Updates over which the rate grows from 0" in " ".join(shown.split())
+
+
+# ---- train: what is wrong is said, and nothing is left behind ----
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    """A folder with corpus/train.en, corpus/train.de, and validation text."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name in ("train", "val"):
+        (folder / f"{name}.en").write_text("A boat .\nA cat .\n")
+        (folder / f"{name}.de").write_text("Ein Boot .\nEine Katze .\n")
+    return folder
+
+
+def training(corpus: Path) -> list[str]:
+    data = {"train": corpus / "train", "validation": corpus / "val", "cache": corpus / "cache"}
+    return ["train", "-o", str(corpus / "model"), *(f"--data.{name}={value}" for name, value in data.items())]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("train.de", b"Ein Boot .\n", "not parallel"),
+        ("val.en", b"A boat .\n", "not parallel"),
+        ("train.de", "Ein Boot .\nEine Kätzin .\n".encode("latin1"), "train.de:2 is not UTF-8"),
+        ("train.en", b"", "not parallel"),
+        ("train.de", None, "there is no"),
+    ],
+)
+def test_text_that_cannot_be_read_is_named_and_leaves_no_model(corpus, refused, name, content, complaint):
+    (corpus / name).unlink()
+    if content is not None:
+        (corpus / name).write_bytes(content)
+    said = refused(1, *training(corpus), "--tokenizer.vocab_size=22")
+    assert complaint in said
+    assert name in said
+    assert not (corpus / "model").exists()
+
+
+def test_an_empty_corpus_is_named(corpus, refused):
+    for language in ("en", "de"):
+        (corpus / f"train.{language}").write_text("")
+    assert "corpus/train has no usable pair: it is empty" in refused(1, *training(corpus))
+    assert not (corpus / "model").exists()
+
+
+def test_a_folder_instead_of_a_file_is_named(corpus, refused):
+    said = refused(1, *training(corpus), f"--data.train={corpus}")
+    assert said.endswith("corpus is a folder: name its corpus, as " + f"{corpus}/train")
+    assert not (corpus / "model").exists()
+
+
+def test_no_text_at_all_is_said(tmp_path, refused):
+    assert "no text given: set --data.train" in refused(2, "train", "-o", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "complaint"),
+    [
+        ("--model.hiden_size=8", "unknown option --model.hiden_size; did you mean --model.hidden_size?"),
+        ("--model.cell=lsmt", "model.cell must be one of 'lstm', not lsmt"),
+        ("--model.attention=genral", "model.attention must be one of 'none', 'dot', 'general', 'additive', not genral"),
+        ("--model.hidden_size=wide", "model.hidden_size must be int, not wide"),
+        ("--search.beam_size=0", "beam_size must be at least 1"),
+        ("--config=nowhere.yaml", "cannot read the config nowhere.yaml: No such file or directory"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(corpus, refused, flag, complaint):
+    assert complaint in refused(2, *training(corpus), flag)
+    assert not (corpus / "model").exists()
+
+
+def test_a_misspelt_key_in_a_config_is_refused(corpus, refused):
+    (corpus / "mine.yaml").write_text("training: {learning_rte: 0.1}\n")
+    said = refused(2, *training(corpus), "-c", corpus / "mine.yaml")
+    assert said.endswith("mine.yaml has the unknown option training.learning_rte; did you mean training.learning_rate?")
+
+
+def test_an_output_folder_that_is_there_already_is_kept(corpus, refused):
+    (corpus / "model").mkdir()
+    (corpus / "model" / "thesis.tex").write_text("mine")
+    assert "exists and is not a training run: choose another --output" in refused(2, *training(corpus))
+    assert "holds what no training run wrote, thesis.tex" in refused(2, *training(corpus), "--overwrite")
+    assert (corpus / "model" / "thesis.tex").read_text() == "mine"
+    (corpus / "file").write_text("mine")
+    assert "is not a training run" in refused(2, *training(corpus), "-o", corpus / "file")
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(corpus, refused):
+    (corpus / "file").write_text("mine")
+    said = refused(1, *training(corpus), "-o", corpus / "file" / "model")
+    assert said.startswith(f"nmt: {corpus}/file/model")
+    assert said.endswith("Not a directory")
+
+
+def test_a_disk_that_fills_while_training_is_said_in_one_line(toy, tmp_path, refused, monkeypatch):
+    def full(model, name):
+        raise checkpoint.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_model", full)
+    said = refused(1, "train", "-q", *toy.flags, "-o", tmp_path / "model", "--training.max_steps=1")
+    assert said.startswith(f"nmt: {tmp_path}/model/model.safetensors: cannot write it: ")
+    assert "No space left on device" in said
+    assert not list(tmp_path.rglob("*.part"))
+    monkeypatch.undo()
+    assert main(["train", "-q", *toy.flags, "-o", str(tmp_path / "model"), "--training.max_steps=1"]) == 0
+    assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_a_hub_out_of_reach_is_said_at_once(corpus):
+    done = command(*training(corpus), "-q", "--data.train=hf:nobody/nothing", env={"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 1
+    assert done.stderr == (
+        "nmt: cannot reach the hub for hf:nobody/nothing; check the name or the network, or use local files\n"
+    )
+    assert not (corpus / "model").exists()
+
+
+def test_training_says_what_it_does_and_warns_of_nothing(toy, tmp_path):
+    done = command("train", *toy.flags, "-o", tmp_path / "model", "--training.max_epochs=1")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("tokenizer: learning 60 unigram pieces\ntrain: 300 pairs read, 300 kept;")
+    assert "warn" not in done.stderr.lower()
+
+
+def test_finetune_starts_from_the_options_of_the_model(toy, trained, tmp_path, capsys, refused):
+    text = [f"--data.{split}={toy.folder / 'val'}" for split in ("train", "validation")]
+    assert main(["finetune", "-m", str(trained), *text, "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert f"init: {trained}\n" in printed
+    assert f"output: {trained}-finetuned\n" in printed
+    assert "learning_rate: 0.002\n" in printed  # a fifth of the model's
+    assert "hidden_size: 64\n" in printed
+    assert "finetune needs the model to start from: -m FOLDER" in refused(2, "finetune", *text)
+    folder = tmp_path / "tuned"
+    assert main(["finetune", "-q", "-m", str(trained), *text, "-o", str(folder), "--training.max_steps=1"]) == 0
+    assert json.loads((folder / "info.json").read_text())["pairs"] == 20
+
+
+# ---- translate ----
+
+LINES = "two big red cats\n\nsix new white trees\n \none big red cats\n"
+ANSWERS = "zwei große rot Katzen\n\nsechs neue weiß Bäume\n\nein große rot Katzen\n"
+
+
+def test_lines_in_are_lines_out(trained, stdin, capsys):
+    stdin(LINES)
+    assert main(["translate", "-m", str(trained)]) == 0
+    assert capsys.readouterr() == (ANSWERS, "")
+
+
+def test_the_last_line_may_lack_its_end_and_windows_ends_are_no_text(trained, stdin, capsys):
+    stdin("two big red cats\r\nsix new white trees")
+    assert main(["translate", "-m", str(trained), "-b", "1"]) == 0
+    assert capsys.readouterr().out == "zwei große rot Katzen\nsechs neue weiß Bäume\n"
+
+
+def test_a_file_appears_whole(trained, tmp_path, capsys, refused):
+    (tmp_path / "in").write_text(LINES)
+    out = tmp_path / "out"
+    assert main(["translate", "-m", str(trained), "-i", str(tmp_path / "in"), "-o", str(out)]) == 0
+    assert out.read_text() == ANSWERS
+    assert capsys.readouterr() == ("", "")
+    (tmp_path / "in").write_bytes(b"two big red cats\ncaf\xe9\n")
+    said = refused(1, "translate", "-m", trained, "-i", tmp_path / "in", "-o", out)
+    assert said.endswith(
+        "in:2 is not UTF-8 (byte 0xe9 at column 4): convert it, for example with iconv -f latin1 -t utf8"
+    )
+    assert out.read_text() == ANSWERS
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_n_best_as_moses_lists_them(trained, stdin, capsys):
+    stdin(LINES)
+    assert main(["translate", "-m", str(trained), "--n-best", "2"]) == 0
+    rows = [line.split(" ||| ") for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == ["0", "0", "1", "2", "2", "3", "4", "4"]
+    assert rows[0][1] == "zwei große rot Katzen"
+    assert rows[2] == ["1", "", "log_prob= 0.0000 length= 1", "0.0000"]
+    assert float(rows[0][3]) > float(rows[1][3])
+    name, log_prob, other, length = rows[0][2].split()
+    assert (name, other) == ("log_prob=", "length=")
+    assert float(log_prob) / ((5 + int(length)) / 6) == pytest.approx(float(rows[0][3]), abs=2e-4)
+
+
+def test_jsonl_has_all_there_is_to_know(trained, stdin, capsys):
+    stdin(LINES)
+    assert main(["translate", "-m", str(trained), "--jsonl", "--n-best", "2"]) == 0
+    first, blank, *rest = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [first["line"], blank["line"], *(row["line"] for row in rest)] == [0, 1, 2, 3, 4]
+    assert (first["source"], first["translation"]) == ("two big red cats", "zwei große rot Katzen")
+    assert len(first["alignment"]) == len(first["tokens"])
+    assert set(first["alignment"]) <= set(range(len(first["source_tokens"]) + 1))
+    assert first["log_prob"] < first["score"] < 0
+    assert [first[key] for key in ("translation", "score")] == [
+        first["n_best"][0][key] for key in ("translation", "score")
+    ]
+    assert len(first["n_best"]) == 2
+    assert (blank["translation"], blank["tokens"], blank["alignment"]) == ("", [], None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "complaint"),
+    [
+        (["--beam-size", "0"], 2, "beam_size must be at least 1 and finite, got 0"),
+        (["--n-best", "0"], 2, "n_best must be at least 1"),
+        (["--n-best", "9"], 2, "n_best is 9, more than the 5 of beam_size: widen the beam"),
+        (["--length-penalty", "nan"], 2, "length_penalty must be at least 0 and finite, got nan"),
+        (["--max-length", "0"], 2, "max_length must be at least 1"),
+        (["--batch-tokens", "0"], 2, "batch_tokens must be at least 1, not 0"),
+        (["--device", "gpu"], 2, "no such device: 'gpu'. Use auto, cpu, cuda or cuda:1"),
+        (["-i", "nowhere.txt"], 1, "nowhere.txt: No such file or directory"),
+        (["-i", "."], 1, ".: Is a directory"),
+    ],
+)
+def test_what_cannot_be_done_is_said(trained, stdin, refused, flags, code, complaint):
+    stdin(LINES)
+    assert refused(code, "translate", "-m", trained, *flags).startswith(f"nmt: {complaint}")
+
+
+def test_a_line_of_ten_thousand_words_is_named(trained, stdin, capsys):
+    stdin("two big red cats\n" + "red " * 10_000 + "\n")
+    assert main(["translate", "-m", str(trained)]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("nmt: line 2 has ")
+    assert err.endswith("pieces (10,000 words), more than 1,000: split it into sentences, one a line\n")
+    assert out == ""
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "info.json", "model.safetensors", "tokenizer.spm"])
+def test_a_model_folder_that_is_damaged_is_named(trained, tmp_path, stdin, refused, name):
+    folder = shutil.copytree(trained, tmp_path / "model")
+    stdin(LINES)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    assert name in refused(1, "translate", "-m", folder)
+    (folder / name).unlink()
+    assert name in refused(1, "translate", "-m", folder)
+    shutil.rmtree(folder)
+    assert f"no model folder at {folder}" in refused(1, "translate", "-m", folder)
+
+
+def test_an_output_that_cannot_be_written_is_named(trained, tmp_path, stdin, refused):
+    (tmp_path / "file").write_text("mine")
+    stdin(LINES)
+    said = refused(1, "translate", "-m", trained, "-o", tmp_path / "file" / "out")
+    assert said == f"nmt: {tmp_path}/file/out: cannot write it: Not a directory"
+    said = refused(1, "translate", "-m", trained, "-o", tmp_path / "nowhere" / "out")
+    assert said == f"nmt: {tmp_path}/nowhere/out: cannot write it: No such file or directory"
+
+
+needs_dev_full = pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full here")
+
+
+@needs_dev_full
+def test_a_full_device_is_named_and_not_replaced(trained, stdin, refused):
+    stdin(LINES)
+    assert refused(1, "translate", "-m", trained, "-o", "/dev/full") == (
+        "nmt: /dev/full: cannot write it: No space left on device"
+    )
+    assert Path("/dev/full").is_char_device()
+
+
+@needs_dev_full
+def test_a_full_standard_output_is_said_in_one_line(trained):
+    line = [sys.executable, "-m", "nmt", "translate", "-m", str(trained)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(line, input=LINES, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert done.stderr == "nmt: standard output: cannot write it: No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_a_reader_that_has_gone_is_no_fault(trained, tmp_path):
+    (tmp_path / "in").write_text("two big red cats\n" * 4000)  # more than a pipe holds
+    line = [sys.executable, "-m", "nmt", "translate", "-m", str(trained), "-b", "1", "-i", str(tmp_path / "in")]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "zwei große rot Katzen\n".encode()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=300) == 0
+    process.stderr.close()
+
+
+def test_debug_shows_where(trained, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no model folder at"):
+        main(["translate", "-m", str(tmp_path / "nowhere"), "--debug"])
+
+
+# ---- evaluate ----
+
+
+def test_evaluate_translates_or_reads_translations(trained, toy, tmp_path, capsys):
+    source, reference = str(toy.folder / "val.en"), str(toy.folder / "val.de")
+    out = str(tmp_path / "hypotheses")
+    assert main(["evaluate", "-m", str(trained), "-s", source, "-r", reference, "-o", out]) == 0
+    by_model = capsys.readouterr().out
+    assert by_model.startswith("BLEU   100.00  nrefs:1|case:mixed|")
+    assert Path(out).read_text() == Path(reference).read_text()
+    assert main(["evaluate", "-i", out, "-r", reference]) == 0
+    assert capsys.readouterr().out == by_model
+    assert main(["evaluate", "-i", out, "-m", str(trained), "-r", reference]) == 0  # what is given is not translated
+    assert capsys.readouterr().out == by_model
+
+
+def test_evaluate_for_programs(toy, capsys):
+    reference = str(toy.folder / "val.de")
+    assert (
+        main(["evaluate", "-i", reference, "-r", reference, "-r", reference, "--jsonl", "-lc", "--tokenize", "intl"])
+        == 0
+    )
+    bleu, chrf, ter = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (bleu["name"], chrf["name"], ter["name"]) == ("BLEU", "chrF2", "TER")
+    assert bleu["signature"].startswith("nrefs:2|case:lc|eff:no|tok:intl|")
+    assert bleu["score"] == pytest.approx(100)
+
+
+def test_evaluate_refuses_what_it_cannot_compare(trained, toy, refused):
+    source, reference = toy.folder / "val.en", toy.folder / "val.de"
+    said = refused(1, "evaluate", "-i", toy.folder / "train.de", "-r", reference)
+    assert "300 hypotheses but 20 references" in said
+    assert "evaluate needs either translations (-i FILE) or a model" in refused(2, "evaluate", "-r", reference)
+    assert "evaluate needs either" in refused(2, "evaluate", "-r", reference, "-m", trained)
+    assert "evaluate needs either" in refused(2, "evaluate", "-r", reference, "-m", trained, "-s", source, "-i", source)
+    assert "tokenizer 'moses' is unknown" in refused(1, "evaluate", "-i", source, "-r", source, "--tokenize", "moses")
+    assert "nowhere: No such file or directory" in refused(1, "evaluate", "-i", "nowhere", "-r", reference)
+
+
+# ---- info and check ----
+
+
+def test_info_of_a_model(trained, capsys):
+    assert main(["info", "-m", str(trained)]) == 0
+    facts = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    assert facts["languages"].strip() == "en to de"
+    assert facts["encoder"].strip() == "1 layers of 2 x 32 in both directions"
+    assert facts["trained on"].strip().startswith("300 pairs, ")
+    assert facts["validation BLEU"].strip().startswith("100.00 (nrefs:1|")
+    assert main(["info", "-m", str(trained), "--jsonl"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == sum(
+        parameter.numel() for parameter in checkpoint.load(trained).model.parameters()
+    )
+
+
+def test_info_of_this_machine(capsys):
+    assert main(["info", "--jsonl"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["nmt"] == __version__
+    assert {"python", "torch", "CPU", "GPU", "training"} <= facts.keys()
+
+
+def test_check_tells_what_is_odd(corpus, capsys, refused):
+    (corpus / "val.de").write_text("A boat .\nEine Katze .\n")
+    assert main(["check", str(corpus / "train"), "--validation", str(corpus / "val")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"train: 2 pairs, 2 usable; 8 and 11 characters on average, 12 at most ({corpus}/train.en:2)",
+        "  exact duplicates: 0",
+        f"validation: 2 pairs, 2 usable; 8 and 10 characters on average, 12 at most ({corpus}/val.en:2)",
+        "  exact duplicates: 0",
+        f"  target is a copy of the source: 1, first at {corpus}/val.en:1",
+        "  source sentences also in train: 2",
+    ]
+    (corpus / "train.de").write_text("Ein Boot .\n")
+    assert "train.de ends after line 1" in refused(1, "check", corpus / "train")
+    assert "did you mean" in refused(1, "check", corpus / "trian")

@@ -1,0 +1,145 @@
+"""Options from files and flags: which wins, what is refused, and that every config that ships can be read."""
+
+from pathlib import Path
+
+import pytest
+
+from nmt import config
+from nmt.cli import main
+from nmt.config import Config, ConfigError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+BASES = ("multi30k.yaml", "quickstart.yaml")  # the others are small changes to be stacked over the first
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def test_defaults_then_files_in_order_then_flags(tmp_path):
+    first = write(tmp_path, "a.yaml", "model: {dropout: 0.1, hidden_size: 8, embedding_size: 7}\nseed: 5\n")
+    second = write(tmp_path, "b.yaml", "model: {dropout: 0.2, hidden_size: 16}\n")
+    found = config.read([first, second], ["--model.dropout", "0.4", "--training.schedule=constant"])
+    assert (found.model.dropout, found.model.hidden_size, found.model.embedding_size) == (0.4, 16, 7)
+    assert config.read([write(tmp_path, "c.yaml", "search: {max_length: null}")], []).search.max_length is None
+    assert (found.seed, found.training.schedule) == (5, "constant")
+    assert found.model.decoder_layers == Config().model.decoder_layers
+    assert config.read([second, first], []).model.dropout == 0.1
+
+
+def test_flags_win_even_before_the_files(tmp_path, capsys):
+    file = write(tmp_path, "a.yaml", "model: {dropout: 0.1}\noutput: of-the-file\n")
+    assert main(["train", "--model.dropout", "0.4", "-o", "of-the-flag", "-c", file, "--print-config"]) == 0
+    printed = config.read([write(tmp_path, "printed.yaml", capsys.readouterr().out)], [])
+    assert (printed.model.dropout, printed.output) == (0.4, "of-the-flag")
+
+
+def test_what_is_printed_can_be_read_back(tmp_path, capsys):
+    flags = ["--data.train", "ä/train", "--data.validation", "[a, b]", "--search.max_length", "7", "--seed", "3"]
+    found = config.read([], flags)
+    assert (found.data.train, found.data.validation, found.search.max_length) == ("ä/train", ["a", "b"], 7)
+    assert config.read([write(tmp_path, "a.yaml", config.dump(found))], []) == found
+    assert config.build(config.to_dict(found)) == found
+    assert main(["train", *flags, "--print-config"]) == 0
+    assert capsys.readouterr().out == config.dump(found)
+
+
+def test_changes_are_dotted_and_sorted():
+    old, new = {"a": {"c": 1, "b": 2}, "gone": 4}, {"a": {"c": 1, "b": 3}, "come": 5}
+    assert list(config.changes(old, new).items()) == [("a.b", (2, 3)), ("come", (None, 5)), ("gone", (4, None))]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_that_ships_is_read(path):
+    base = [] if path.name in BASES else [str(CONFIGS / BASES[0])]
+    found = config.read([*base, str(path)], [])
+    assert found != config.read(base, [])
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "model: {hiden_size: 8}",
+            r"a\.yaml has the unknown option model\.hiden_size; did you mean model\.hidden_size\?",
+        ),
+        ("hidden_size: 8", r"unknown option hidden_size; did you mean model\.hidden_size\?"),
+        ("modell: {cell: lstm}", r"unknown option modell\.cell; did you mean model\.cell\?"),
+        ("model: {cell: lsmt}", r"a\.yaml: model\.cell must be one of 'lstm', not lsmt"),
+        (
+            "model: {attention: genral}",
+            r"model\.attention must be one of 'none', 'dot', 'general', 'additive', not genr",
+        ),
+        ("training: {schedule: linear}", r"training\.schedule must be one of 'constant', "),
+        ("model: {hidden_size: wide}", r"model\.hidden_size must be int, not wide"),
+        ("model: {hidden_size: 1.5}", r"model\.hidden_size must be int, not 1\.5"),
+        ("model: {hidden_size: [8]}", r"model\.hidden_size must be int, not \[8\]"),
+        ("model: {bidirectional: perhaps}", r"model\.bidirectional must be bool, not perhaps"),
+        ("training: {learning_rate: fast}", r"training\.learning_rate must be float, not fast"),
+        ("data: {train: 3}", r"data\.train"),
+        ("seed: null", r"a\.yaml: seed has no value; leave it out for its default, 1"),
+        ("model: {hidden_size: null}", r"a\.yaml: model\.hidden_size has no value"),
+        ("seed: x", r"seed must be int, not x"),
+        ("model: 3", r"a\.yaml: model holds options, as in `model: \{\.\.\.\}`, not 3"),
+        ("model:", r"a\.yaml: model holds options, as in `model: \{\.\.\.\}`, not None"),
+        ("model: {hidden_size: 0}", r"model\.hidden_size must be at least 1, not 0"),
+        ("model: {dropout: 1.0}", r"model\.dropout is a probability below 1, not 1\.0"),
+        ("model: {context: every-step}", r"model\.context every-step is for model\.attention none"),
+        (
+            "{model: {tie_embeddings: all}, tokenizer: {joint: false}}",
+            r"model\.tie_embeddings all needs one vocabulary for both sides: use tokenizer\.joint true or model\.tie",
+        ),
+        ("tokenizer: {vocab_size: 4}", r"tokenizer\.vocab_size is 4: 4 pieces are special"),
+        ("search: {beam_size: 0}", r"beam_size must be at least 1"),
+        ("search: {n_best: 9}", r"n_best is 9, more than the 5 of beam_size"),
+        ("training: {average: 0}", r"training\.average must be at least 1, not 0"),
+        ("training: {learning_rate: 0.0}", r"training\.learning_rate must be above 0, not 0"),
+        ("training: {label_smoothing: 1.0}", r"training\.label_smoothing lies in \[0, 1\), not 1"),
+        ("training: {clip_norm: -1.0}", r"training\.clip_norm must be at least 0, not -1"),
+        ("training: {patience: -1}", r"training\.patience must be at least 0, not -1"),
+        ("training: {halve_every: 0.0}", r"training\.halve_every must be above 0, not 0"),
+        ("- 3", r"a\.yaml holds no options: it should read like `model: \{hidden_size: 512\}`"),
+        ("model: {hidden_size: 8", r"a\.yaml is not YAML: .*line 1"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_in_one_line(tmp_path, text, complaint):
+    with pytest.raises(ConfigError, match=complaint) as refused:
+        config.read([write(tmp_path, "a.yaml", text)], [])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (
+            ["--model.hiden_size=8"],
+            r"command line has the unknown option --model\.hiden_size; did you mean --model\.hid",
+        ),
+        (["--hidden_size", "8"], r"unknown option --hidden_size; did you mean --model\.hidden_size\?"),
+        (["--zzz"], r"the command line has the unknown option --zzz; --help lists them all"),
+        (["--model.cell=lsmt"], r"the command line: model\.cell must be one of 'lstm', not lsmt"),
+        (["--model.attention", "genral"], r"command line: model\.attention must be one of 'none', .*, not genral"),
+        (["--model.hidden_size=wide"], r"the command line: model\.hidden_size must be int, not wide"),
+        (["--model.hidden_size=-1"], r"model\.hidden_size must be at least 1, not -1"),
+        (["--model.hidden_size"], r"the command line: .*expected one argument"),
+        (["train.yaml"], r"the command line: .*train\.yaml"),
+    ],
+)
+def test_a_flag_that_is_wrong_is_refused_in_one_line(flags, complaint):
+    with pytest.raises(ConfigError, match=complaint) as refused:
+        config.read([], flags)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read the config nowhere\.yaml: No such file or directory"):
+        config.read(["nowhere.yaml"], [])
+    with pytest.raises(ConfigError, match=r"cannot read the config \S+: Is a directory"):
+        config.read([str(tmp_path)], [])
+    (tmp_path / "latin.yaml").write_bytes(b"output: caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"cannot read the config \S+latin\.yaml: 'utf-8' codec can't decode"):
+        config.read([str(tmp_path / "latin.yaml")], [])

@@ -1,0 +1,333 @@
+"""Training runs: interrupted and taken up, changed, refused, begun from another model. All on a toy language."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nmt import config, fit
+from nmt.callbacks import StoppedError
+from nmt.config import ConfigError
+from nmt.training import TranslationModule
+from nmt.translator import Translator
+
+DROPOUT = ["--model.dropout=0.3", "--model.word_dropout=0.1"]
+PLATEAU = ["--training.schedule=plateau", "--training.learning_rate=0.1", "--training.validate_every=2"]
+HALVING = [
+    "--training.accumulate=2",
+    "--training.optimizer=sgd",
+    "--training.schedule=halving",
+    "--training.halve_after=1",
+]
+SMALL = [
+    "--model.hidden_size=16",
+    "--model.embedding_size=16",
+    "--training.batch_tokens=400",  # 13 updates an epoch
+    "--training.max_epochs=2",
+    "--training.validation_metric=loss",
+]
+
+
+def run(toy, folder: Path, *flags: str, overwrite: bool = False) -> Path:
+    """Train a small model, or go on with it."""
+    fit.fit(config.read([], [*toy.flags, *SMALL, "--output", str(folder), *flags]), overwrite=overwrite, device="cpu")
+    return folder
+
+
+def interrupt(monkeypatch, update: int, number: int = signal.SIGINT) -> None:
+    """Send a signal to this process in the middle of an update."""
+    whole, sent = TranslationModule.training_step, []
+
+    def step(self, batch, index):
+        if self.global_step == update - 1 and not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+        return whole(self, batch, index)
+
+    monkeypatch.setattr(TranslationModule, "training_step", step)
+
+
+def outcome(folder: Path) -> tuple[bytes, dict]:
+    return (folder / "model.safetensors").read_bytes(), json.loads((folder / "info.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(toy, tmp_path_factory):
+    """The outcome of a run with some flags, computed once."""
+    return cache(lambda *flags: outcome(run(toy, tmp_path_factory.mktemp("whole") / "model", *flags)))
+
+
+@pytest.mark.parametrize(
+    ("update", "number", "flags"),
+    [
+        (7, signal.SIGINT, []),
+        (7, signal.SIGTERM, DROPOUT),
+        (13, signal.SIGINT, DROPOUT),  # an epoch's end, where validation is due
+        (26, signal.SIGINT, DROPOUT),  # the last
+        (10, signal.SIGINT, PLATEAU),  # validation is due
+        (13, signal.SIGINT, PLATEAU),  # an epoch's end without validation
+        (4, signal.SIGTERM, HALVING),  # updates of two batches
+        (15, signal.SIGTERM, ["--training.max_steps=15"]),
+    ],
+)
+def test_a_run_interrupted_and_taken_up_is_the_run_uninterrupted(
+    tmp_path, toy, uninterrupted, monkeypatch, update, number, flags
+):
+    with monkeypatch.context() as patch:
+        interrupt(patch, update, number)
+        with pytest.raises(
+            StoppedError, match=r"stopped and saved in \S+parted: run the same command to go on"
+        ) as stop:
+            run(toy, tmp_path / "parted", *flags)
+    assert stop.value.exit_code == 128 + number
+    assert not (tmp_path / "parted" / "info.json").exists()
+    assert outcome(run(toy, tmp_path / "parted", *flags)) == uninterrupted(*flags)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_run_can_still_be_taken_up(tmp_path, toy, uninterrupted, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, 20)
+        interrupt(patch, 20)  # both before the update ends
+        with pytest.raises(StoppedError, match="stopped and some time before saved in") as stop:
+            run(toy, tmp_path / "parted")
+    assert stop.value.exit_code == 130
+    assert torch.load(tmp_path / "parted/training/last.ckpt")["global_step"] == 13
+    assert outcome(run(toy, tmp_path / "parted")) == uninterrupted()
+
+
+def test_a_run_is_taken_up_where_its_folder_has_been_moved(tmp_path, toy, uninterrupted, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, 20)
+        with pytest.raises(StoppedError, match="stopped and saved"):
+            run(toy, tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert outcome(run(toy, tmp_path / "there")) == uninterrupted()
+
+
+def test_a_run_killed_while_it_scores_the_model_is_finished_by_the_next(tmp_path, toy, uninterrupted):
+    folder = run(toy, tmp_path / "model")
+    (folder / "info.json").unlink()
+    (folder / "model.safetensors").unlink()
+    assert outcome(run(toy, folder)) == uninterrupted()
+
+
+def test_a_finished_run_is_left_alone(tmp_path, toy, caplog):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=2")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    run(toy, folder, "--training.max_steps=2")
+    assert "is already trained; nothing to do" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+# ---- what may change between runs, and what may not ----
+
+
+def last(folder: Path) -> dict:
+    return torch.load(folder / "training" / "last.ckpt")
+
+
+def test_another_rate_and_another_end_are_listed_and_obeyed(tmp_path, toy, caplog):
+    constant = ["--training.schedule=constant"]
+    folder = run(toy, tmp_path / "model", *constant, "--training.max_epochs=1")
+    run(toy, folder, *constant, "--training.learning_rate=0.002")
+    assert "training.learning_rate: was 0.01, now 0.002" in caplog.text
+    assert "training.max_epochs: was 1, now 2" in caplog.text
+    assert last(folder)["global_step"] == outcome(folder)[1]["steps"] == 26
+    assert last(folder)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.002
+
+
+def test_the_last_update_is_validated_wherever_it_falls(tmp_path, toy):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=15")
+    assert last(folder)["global_step"] == 15
+    assert (folder / "training" / "step=15.ckpt").exists()
+    run(toy, folder, "--training.max_steps=16")
+    assert last(folder)["global_step"] == 16
+
+
+def test_patience_stops_early_and_may_be_lengthened(tmp_path, toy):
+    stuck = ["--training.learning_rate=1e-12", "--training.max_epochs=20"]  # too small to change a weight
+    folder = run(toy, tmp_path / "model", *stuck, "--training.patience=2")
+    assert last(folder)["global_step"] == 3 * 13  # the first validation, and two that are no better
+    run(toy, folder, *stuck, "--training.patience=4")
+    assert last(folder)["global_step"] == 5 * 13
+
+
+def test_fewer_checkpoints_may_be_averaged_from_now_on(tmp_path, toy, monkeypatch, caplog):
+    often = ["--training.validate_every=4", "--training.max_steps=12"]
+    folder = run(toy, tmp_path / "model", *often)
+    scored = []
+    monkeypatch.setattr(fit, "_bleu", lambda *_: scored.append(1.0) or 1.0)
+    run(toy, folder, *often, "--training.average=2")
+    assert "weights: the best checkpoint" in caplog.messages
+    assert len(scored) == 2  # the best, and a mean
+    run(toy, folder, *often, "--training.average=1")
+    assert len(scored) == 3  # the best
+
+
+def test_another_network_is_refused_with_what_differs(tmp_path, toy):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=2")
+    before = outcome(folder)
+    with pytest.raises(
+        ConfigError, match=r"model holds a run with other options; .*\n  model.dropout: was 0.0, now 0.5$"
+    ):
+        run(toy, folder, "--training.max_steps=2", "--model.dropout=0.5")
+    assert outcome(folder) == before
+
+
+def test_other_training_text_is_refused(tmp_path, toy):
+    for language in ("en", "de"):
+        shutil.copy(toy.folder / f"train.{language}", tmp_path)
+    flags = [f"--data.train={tmp_path / 'train'}", "--training.max_steps=2"]
+    folder = run(toy, tmp_path / "model", *flags)
+    (folder / "info.json").unlink()
+    for language in ("en", "de"):
+        with (tmp_path / f"train.{language}").open("a") as file:
+            file.write("one\n")
+    with pytest.raises(ConfigError, match=r"the training text has changed since \S+model began: choose another"):
+        run(toy, folder, *flags)
+
+
+def test_a_folder_of_other_things_is_refused_and_kept(tmp_path, toy):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(ConfigError, match="exists and is not a training run: choose another --output"):
+        run(toy, tmp_path)
+    with pytest.raises(ConfigError, match=r"holds what no training run wrote, README\.md: choose another"):
+        run(toy, tmp_path, overwrite=True)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_overwrite_removes_a_run_but_nothing_beside_it(tmp_path, toy):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=2")
+    before = outcome(folder)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds what no training run wrote, notes\.txt"):
+        run(toy, folder, "--training.max_steps=3", overwrite=True)
+    assert outcome(folder) == before
+    (folder / "notes.txt").unlink()
+    run(toy, folder, "--training.max_steps=3", "--model.dropout=0.1", overwrite=True)
+    assert last(folder)["global_step"] == outcome(folder)[1]["steps"] == 3
+
+
+def test_a_model_is_not_removed_for_text_that_cannot_be_read(tmp_path, toy):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=2")
+    before = outcome(folder)
+    with pytest.raises(FileNotFoundError, match=r"there is no nowhere\.en or nowhere\.en\.gz"):
+        run(toy, folder, "--data.train=nowhere", overwrite=True)
+    assert outcome(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("flag", "complaint"),
+    [
+        ("--data.train=nowhere", r"there is no nowhere\.en"),
+        ("--data.test=nowhere", r"there is no nowhere\.en"),  # before training, not after
+        ("--tokenizer.vocab_size=5000", r"this text can fill only \d+ pieces"),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path, toy, flag, complaint):
+    with pytest.raises((ValueError, FileNotFoundError), match=complaint):
+        run(toy, tmp_path / "model", flag)
+    assert not (tmp_path / "model").exists()
+
+
+# ---- a disk that is full or has forgotten ----
+
+
+def test_a_full_disk_costs_no_more_than_the_updates_since_the_last_checkpoint(
+    tmp_path, toy, uninterrupted, monkeypatch
+):
+    write_bytes = Path.write_bytes
+
+    def full(self, data):
+        if self.name == "last.ckpt.part" and (tmp_path / "model/training/last.ckpt").exists():
+            write_bytes(self, bytes(data)[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match=r"cannot write it: No space left on device: '\S+/last\.ckpt'"):
+            run(toy, tmp_path / "model")
+    assert last(tmp_path / "model")["global_step"] == 13
+    assert not list(tmp_path.rglob("*.part"))
+    assert outcome(run(toy, tmp_path / "model")) == uninterrupted()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, toy):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=2")
+    (folder / "info.json").unlink()
+    whole = (folder / "training/last.ckpt").read_bytes()
+    (folder / "training/last.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged or gone: copy the folder again, or --overwrite it"):
+        run(toy, folder, "--training.max_steps=2")
+
+
+# ---- the end: the best weights, or their mean ----
+
+
+@pytest.mark.parametrize(("best", "mean"), [(2.0, 1.0), (1.0, 2.0)])
+def test_the_mean_of_the_best_is_taken_only_if_it_is_better(tmp_path, toy, monkeypatch, best, mean):
+    scores = iter([best, mean])
+    monkeypatch.setattr(fit, "_bleu", lambda *_: next(scores))
+    folder = run(toy, tmp_path / "model", "--training.validate_every=4", "--training.max_steps=12")
+    kept = [
+        torch.load(folder / "training" / f"step={step}.ckpt")["state_dict"]["model.output.bias"] for step in (4, 8, 12)
+    ]
+    expected = kept[2] if best > mean else ((kept[0].double() + kept[1] + kept[2]) / 3).float()
+    assert torch.equal(load_file(folder / "model.safetensors")["output.bias"], expected)
+
+
+# ---- other ways to train ----
+
+
+def test_sgd_with_halving(tmp_path, toy):
+    flags = ["--training.optimizer=sgd", "--training.schedule=halving", "--training.learning_rate=0.7"]
+    folder = run(toy, tmp_path / "model", *flags, "--training.halve_after=0.5", "--training.halve_every=0.5")
+    # update 26 is the last of epoch 2: 25/13 epochs have passed, so it was halved at 0.5, 1 and 1.5
+    assert last(folder)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.7 / 2**3
+
+
+def test_each_side_may_have_its_own_vocabulary(tmp_path, toy):
+    flags = ["--tokenizer.joint=false", "--tokenizer.vocab_size=36", "--model.tie_embeddings=target"]
+    folder = run(toy, tmp_path / "model", *flags)
+    assert not (folder / "tokenizer.spm").exists()
+    translator = Translator.load(folder)
+    source, target = ("".join(side.pieces(range(36))) for side in translator.tokenizers)
+    assert ("ü" in source, "ü" in target) == (False, True)
+    assert next(translator.translate(["two big red cats"])).text
+
+
+# ---- fine-tuning ----
+
+
+def test_fine_tuning_begins_from_the_model_and_leaves_it_as_it_was(tmp_path, toy, trained, caplog):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    bleu = outcome(trained)[1]["scores"]["validation"][0]["score"]
+    flags = ["--init", str(trained), "--training.max_steps=1", "--training.learning_rate=1e-6"]
+    tuned = tmp_path / "tuned"
+    fit.fit(config.read([], [*toy.flags, *flags, "--output", str(tuned)]), device="cpu")
+    assert f"validation BLEU before {bleu:.2f}, after {bleu:.2f}" in caplog.text
+    assert (tuned / "tokenizer.spm").read_bytes() == before[trained / "tokenizer.spm"]
+    old, new = (load_file(folder / "model.safetensors") for folder in (trained, tuned))
+    assert max((old[name] - new[name]).abs().max() for name in old) <= 1.01e-6
+    assert any(not torch.equal(old[name], new[name]) for name in old)
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_fine_tuning_keeps_the_vocabulary_and_the_shape(tmp_path, toy, trained):
+    for flags, complaint in {
+        ("--tokenizer.vocab_size=50",): "fine-tuning keeps the vocabulary of",
+        ("--model.hidden_size=32",): r"keeps the shape of \S+; leave .*\n  model.hidden_size: was 64, now 32",
+        ("--output", str(trained)): "--output is the model to start from",
+    }.items():
+        out = ["--output", str(tmp_path / "tuned"), "--init", str(trained)]
+        with pytest.raises(ConfigError, match=complaint):
+            fit.fit(config.read([], [*toy.flags, *out, *flags]), device="cpu")
+        assert not (tmp_path / "tuned").exists()

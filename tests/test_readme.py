@@ -1,0 +1,80 @@
+"""The README's commands, run as they stand in a folder with a small corpus; only sizes are made smaller."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf8")
+SIZES = "--tokenizer.vocab_size 300 --model.hidden_size 16 --model.embedding_size 16"
+SMALLER = f"{SIZES} --training.max_epochs 1 --data.cache cache"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands(verbs: str) -> list[str]:
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").split("\n")
+    return [line.split("#")[0].strip() for line in lines if re.match(rf"nmt ({verbs})\b", line)]
+
+
+def run(command: str, folder: Path) -> str:
+    command = re.sub(r"^nmt", f"{sys.executable} -m nmt", command)
+    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What the README supposes: corpus/{train,val,test}, domain/{train,val}, new.en, the configs."""
+    for place, names in (("corpus", ("train", "val", "test")), ("domain", ("train", "val"))):
+        (tmp_path / place).mkdir()
+        for name in names:
+            for code in ("en", "de"):
+                text = (ROOT / f"data/quickstart/{name}.{code}").read_text(encoding="utf8").split("\n")[:400]
+                (tmp_path / place / f"{name}.{code}").write_text("\n".join(text), encoding="utf8")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (tmp_path / "new.en").write_text("The dog sleeps.\n\nAnna often dances.\n", encoding="utf8")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_commands_work_in_the_order_they_are_shown(folder):
+    trained = commands("train|finetune")
+    assert len(trained) == 3
+    for command in trained[::2]:  # from scratch
+        run(f"{command.split('--model.hidden_size')[0]} {SMALLER} {_after_size(command)}", folder)
+    run(f"{trained[1]} --training.max_epochs 1 --data.cache cache", folder)
+    for command in commands("check|info"):
+        assert run(command, folder)
+    for command in commands("translate"):
+        output = run(command, folder)
+        shown = (folder / "new.de").read_text(encoding="utf8") if ">" in command else output
+        assert shown.count("\n") == (3 if "--n-best" not in command else 11)
+    for command in commands("evaluate"):
+        (folder / "new.de").write_text((folder / "corpus/test.de").read_text(encoding="utf8"), encoding="utf8")
+        assert "BLEU" in run(command, folder)
+    [program] = blocks("python")
+    (folder / "program.py").write_text(program, encoding="utf8")
+    assert run(f"{sys.executable} program.py", folder).count("\n") == 1
+
+
+def _after_size(command: str) -> str:
+    return re.sub(r"^.*--model.hidden_size \d+", "", command) if "--model.hidden_size" in command else ""
+
+
+def test_what_make_does_is_what_the_readme_says():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf8")
+    for target in re.findall(r"^make ([\w-]+)", "\n".join(blocks("sh")), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"the Makefile has no {target}"
+
+
+def test_every_file_the_readme_points_to_is_there():
+    for path in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / path).exists(), f"{path} is not there"

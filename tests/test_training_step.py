@@ -1,0 +1,273 @@
+"""One update with a pencil: the rate, the loss, the gradient; and the arithmetic it is done in."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor, nn, tensor
+from torch.testing import assert_close
+
+from nmt import training
+from nmt.batches import Batch, collate
+from nmt.model.seq2seq import ModelOptions, build_model
+from nmt.tokenizer import PAD
+from nmt.training import TrainingOptions, TranslationModule, choose_precision, rate
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*treespec")  # Lightning's use of torch, not ours
+
+# ---- the schedules
+
+
+def rates(steps: Sequence[int], *, per_epoch: int = 10, planned: int = 40, halvings: int = 0, **options: Any) -> list:
+    chosen = TrainingOptions(**({"learning_rate": 2.0, "warmup_steps": 0} | options))
+    return [pytest.approx(rate(chosen, step, per_epoch, planned, halvings), abs=1e-12) for step in steps]
+
+
+def test_constant():
+    assert rates([0, 7, 1000], schedule="constant") == [2, 2, 2]
+
+
+def test_the_warmup_grows_to_the_peak():
+    # update 0 is the first, and already counts
+    assert rates([0, 1, 2, 3, 4, 5], schedule="constant", warmup_steps=4) == [0.5, 1, 1.5, 2, 2, 2]
+
+
+def test_inverse_sqrt():
+    # the peak at update 4, half of it at update 16
+    assert rates([0, 3, 15, 35], schedule="inverse-sqrt", warmup_steps=4) == [0.5, 2, 1, 2 / 3]
+    assert rates([0, 3, 15], schedule="inverse-sqrt") == [2, 1, 0.5]
+
+
+def test_cosine_ends_at_the_last_planned_step():
+    eighth = 1 + math.cos(math.pi / 4)
+    assert rates([0, 10, 20, 40, 50], schedule="cosine") == [2, eighth, 1, 0, 0]
+    assert rates([1, 20], schedule="cosine", warmup_steps=4) == [(1 + math.cos(math.pi / 40)) / 2, 1]
+
+
+@pytest.mark.parametrize(("halvings", "expected"), [(0, 2), (1, 1), (3, 0.25)])
+def test_plateau(halvings, expected):
+    assert rates([0, 99], schedule="plateau", halvings=halvings) == [expected, expected]
+
+
+def test_halving_is_that_of_sutskever():
+    # 5 epochs of 10 updates at the full rate, halved there and at every half epoch after
+    steps = [0, 49, 50, 54, 55, 59, 60, 74]
+    assert rates(steps, schedule="halving", halve_after=5, halve_every=0.5) == [2, 2, 1, 1, 0.5, 0.5, 0.25, 1 / 16]
+    assert rates([0, 9, 10, 30], schedule="halving", halve_after=1, halve_every=2) == [2, 2, 1, 0.5]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "inverse-sqrt", "cosine", "plateau", "halving"])
+def test_every_schedule_warms_up(schedule):
+    first, second = (
+        rate(TrainingOptions(schedule=schedule, warmup_steps=100), step, 1000, 10**9, 0) for step in (0, 1)
+    )
+    assert second == pytest.approx(2 * first)
+
+
+# ---- the loss
+
+
+class Says(nn.Module):
+    """A network that says the same of every word, whatever it reads: logits as given, NaN where the target is padding.
+
+    What stands in `bias` is added, so that its gradient is the sum of those of the logits.
+    """
+
+    def __init__(self, logits: Sequence[float]) -> None:
+        super().__init__()
+        self.logits, self.bias = tensor(logits), nn.Parameter(torch.zeros(len(logits)))
+
+    def forward(self, source: Tensor, lengths: Tensor, target_in: Tensor) -> Tensor:
+        readout = self.logits.expand(*target_in.shape, -1)
+        return torch.where(target_in[:, :, None] == PAD, torch.nan, readout)
+
+    def output(self, readout: Tensor) -> Tensor:
+        return readout + self.bias
+
+
+A, EOS = 1, 3
+# P(PAD, A, BOS, EOS) = 1/8, 1/2, 1/8, 1/4
+EIGHTHS = [math.log(1), math.log(4), math.log(1), math.log(2)]
+# A A EOS and A EOS: 5 words, 1 padding
+TWO = collate([([A], [A, A]), ([A, A], [A])])
+
+
+def loss_of(options: TrainingOptions, *, validation: bool = False) -> tuple[Tensor | None, dict[str, float]]:
+    module, logged = TranslationModule(Says(EIGHTHS), options, None, []), {}
+    module.log = lambda name, value, **_: logged.update({name: float(value.detach())})
+    loss = module.validation_step(TWO, 0) if validation else module.training_step(TWO, 0)
+    return loss, logged
+
+
+NLL = 3 * math.log(2) + 2 * math.log(4)  # A three times, EOS twice
+
+
+def test_the_loss_is_the_cross_entropy_of_the_words():
+    loss, logged = loss_of(TrainingOptions(label_smoothing=0.0))
+    assert float(loss.detach()) == pytest.approx(NLL)
+    assert logged == {"loss": pytest.approx(NLL / 5)}
+
+
+def test_label_smoothing_spreads_a_share_over_all_pieces():
+    uniform = 5 * (math.log(8) + math.log(2) + math.log(8) + math.log(4)) / 4
+    loss, logged = loss_of(TrainingOptions(label_smoothing=0.2))
+    assert float(loss.detach()) == pytest.approx(0.8 * NLL + 0.2 * uniform)
+    assert logged == {"loss": pytest.approx((0.8 * NLL + 0.2 * uniform) / 5)}
+
+
+def test_validation_is_not_smoothed():
+    _, logged = loss_of(TrainingOptions(label_smoothing=0.2), validation=True)
+    assert logged == {"val_loss": pytest.approx(NLL / 5)}
+
+
+# ---- the gradient
+
+
+class Loader:
+    """Lightning takes a list for several loaders."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+
+def train(model: nn.Module, batches: Sequence[Batch], **options: Any) -> nn.Module:
+    """Run real updates over the batches, once, by plain gradient descent at a rate of 1."""
+    plain = {"optimizer": "sgd", "schedule": "constant", "warmup_steps": 0, "learning_rate": 1.0, "clip_norm": 0.0}
+    chosen = TrainingOptions(**(plain | {"label_smoothing": 0.0} | options))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        accumulate_grad_batches=chosen.accumulate,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(TranslationModule(model, chosen, None, []), Loader(batches), Loader([]))
+    return model
+
+
+# Of each word p - y: (1/8, 1/2, 1/8, 1/4) less 1 at the word; of all five of TWO:
+GRADIENT = tensor([5 / 8, 5 / 2 - 3, 5 / 8, 5 / 4 - 2])
+NORM = math.sqrt(25 + 16 + 25 + 36) / 8
+
+
+@pytest.mark.parametrize(("per", "units"), [("word", 5), ("sentence", 2)])
+def test_the_gradient_is_the_mean_over_words_or_sentences(per, units):
+    assert_close(train(Says(EIGHTHS), [TWO], loss_per=per).bias.data, -GRADIENT / units)
+
+
+@pytest.mark.parametrize(("per", "units"), [("word", 5), ("sentence", 2)])
+def test_a_long_gradient_is_scaled_to_the_norm(per, units):
+    moved = train(Says(EIGHTHS), [TWO], loss_per=per, clip_norm=0.1).bias.data
+    assert_close(moved, -0.1 * GRADIENT / NORM, rtol=1e-4, atol=0)
+    assert float(moved.norm()) == pytest.approx(0.1, rel=1e-4)
+
+
+def test_a_short_gradient_is_left_alone():
+    assert NORM / 5 < 0.3 < NORM  # it is short once divided by its words
+    assert_close(train(Says(EIGHTHS), [TWO], clip_norm=0.3).bias.data, -GRADIENT / 5)
+
+
+def test_the_rate_is_that_of_the_update():
+    # the first of 4 updates of warming up
+    assert_close(train(Says(EIGHTHS), [TWO], warmup_steps=4).bias.data, -GRADIENT / 5 / 4)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return build_model(ModelOptions(embedding_size=6, hidden_size=8, dropout=0.0), 8, 8)
+
+
+PAIRS = [([4, 5, 6], [5]), ([7], [4, 4, 6, 7]), ([5, 5], [6]), ([4], [7, 6]), ([6, 7, 7, 4], [5, 4, 7])]
+
+
+def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
+    start = network().state_dict()
+    for name, weight in one.state_dict().items():
+        assert_close(weight, other.state_dict()[name], rtol=1e-5, atol=1e-6)
+    assert any(not torch.equal(weight, start[name]) for name, weight in one.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{}, {"loss_per": "sentence"}, {"clip_norm": 0.05}], ids=str)
+def test_two_batches_accumulated_are_one_batch_of_both(options):
+    apart = [collate(PAIRS[:1]), collate(PAIRS[1:])]  # 2 and 14 words
+    assert_same_weights(train(network(), apart, accumulate=2, **options), train(network(), [collate(PAIRS)], **options))
+
+
+def test_what_is_left_at_the_end_of_an_epoch_is_an_update_of_its_own():
+    first, second, third = collate(PAIRS[:1]), collate(PAIRS[1:3]), collate(PAIRS[3:])
+    found = train(network(), [first, second, third], accumulate=2, loss_per="sentence")
+    once = train(network(), [collate(PAIRS[:3])], loss_per="sentence")
+    assert_same_weights(found, train(once, [third], loss_per="sentence"))
+
+
+def test_a_padded_batch_trains_as_its_sentences_accumulated():
+    alone = [collate([pair]) for pair in PAIRS]
+    assert_same_weights(train(network(), alone, accumulate=5), train(network(), [collate(PAIRS)]))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+def test_the_optimizer_is_the_one_asked_for(name, kind):
+    options = TrainingOptions(optimizer=name, adam_beta2=0.9, weight_decay=0.5)
+    optimizer = TranslationModule(Says(EIGHTHS), options, None, []).configure_optimizers()
+    assert type(optimizer) is kind
+    if name == "adam":
+        assert optimizer.defaults["betas"] == (0.9, 0.9)
+        assert optimizer.defaults["weight_decay"] == 0.5
+    else:
+        assert optimizer.defaults["momentum"] == 0
+
+
+# ---- the arithmetic
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def test_precision_as_asked():
+    assert [choose_precision(name, CPU) for name in ("fp32", "bf16")] == ["32-true", "bf16-mixed"]
+    assert [choose_precision(name, GPU) for name in ("fp32", "bf16", "fp16")] == ["32-true", "bf16-mixed", "16-mixed"]
+
+
+@pytest.mark.parametrize(("has", "cpu", "gpu"), [(True, "bf16-mixed", "bf16-mixed"), (False, "32-true", "16-mixed")])
+def test_precision_as_the_device_can(monkeypatch, has, cpu, gpu):
+    monkeypatch.setattr(training, "_cpu_multiplies_bf16", lambda: has)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has or including_emulation)
+    assert choose_precision("auto", CPU) == cpu
+    assert choose_precision("auto", GPU) == gpu
+
+
+def test_no_fp16_on_a_cpu():
+    with pytest.raises(ValueError, match=r"fp16 needs a GPU: on a CPU use bf16, fp32 or auto"):
+        choose_precision("fp16", CPU)
+
+
+# ---- the options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(
+            ({name: 0}, rf"training\.{name} must be at least 1, not 0")
+            for name in ("batch_tokens", "accumulate", "max_epochs", "validation_beam", "average", "devices")
+        ),
+        ({"learning_rate": 0.0}, r"training\.learning_rate must be above 0, not 0\.0"),
+        ({"label_smoothing": 1.0}, r"training\.label_smoothing lies in \[0, 1\), not 1\.0"),
+        ({"label_smoothing": -0.1}, r"training\.label_smoothing lies in \[0, 1\), not -0\.1"),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingOptions(**options)

@@ -1,0 +1,139 @@
+"""Text in, text out: every line answered in its place, whatever it is batched with."""
+
+import itertools
+import shutil
+
+import pytest
+import torch
+
+from nmt.checkpoint import Tokenizers
+from nmt.model.seq2seq import ModelOptions, build_model
+from nmt.search import SearchOptions
+from nmt.translator import Translator, choose_device
+
+LINES = ["two big red cats", "", "six new white trees", "  ", "one cats", "three old black dogs and four green cars"]
+
+
+@pytest.fixture(scope="module")
+def translator(trained) -> Translator:
+    return Translator.load(trained)
+
+
+def same(one, other) -> None:
+    """Equal text, and scores equal but for the rounding of other batches."""
+    for left, right in zip(one, other, strict=True):
+        assert [candidate.text for candidate in left.candidates] == [candidate.text for candidate in right.candidates]
+        assert [candidate.score for candidate in left.candidates] == pytest.approx(
+            [candidate.score for candidate in right.candidates], abs=1e-4
+        )
+
+
+def test_words_it_has_seen_are_translated(translator, toy):
+    hypotheses = [answer.text for answer in translator.translate(toy.text("val.en"))]
+    assert hypotheses == toy.text("val.de")
+
+
+def test_each_line_is_answered_in_its_place_and_blank_is_blank(translator):
+    answers = list(translator.translate(LINES))
+    assert [answer.source for answer in answers] == LINES
+    assert [bool(answer.text) for answer in answers] == [True, False, True, False, True, True]
+    assert (answers[0].text, answers[2].text) == ("zwei große rot Katzen", "sechs neue weiß Bäume")
+    assert answers[1].candidates[0].score == answers[1].candidates[0].log_prob == 0
+
+
+def test_no_translation_depends_on_the_batch(trained, toy):
+    lines = [*LINES, *toy.text("val.en")]
+    search = SearchOptions(beam_size=3, n_best=3)
+    alone, together = (Translator.load(trained, search, batch_tokens=tokens) for tokens in (1, 10**6))
+    same(alone.translate(lines), together.translate(lines))
+
+
+def test_no_translation_depends_on_the_window(translator):
+    same(translator.translate(LINES, window=2), translator.translate(LINES, window=4096))
+    same(translator.translate(LINES, window=1), translator.translate(LINES))
+
+
+def test_an_endless_input_is_read_no_further_than_the_window(translator):
+    read = itertools.count()
+    lines = (LINES[0] for _ in read)
+    answers = translator.translate(lines, window=4)
+    assert next(read) == 0  # nothing is read until the first answer is asked for
+    assert [answer.text for answer in itertools.islice(answers, 6)] == ["zwei große rot Katzen"] * 6
+    assert next(read) == 1 + 8
+
+
+def test_no_lines_give_no_answers(translator):
+    assert list(translator.translate([])) == []
+
+
+def test_a_line_that_is_too_long_is_named(trained):
+    translator = Translator.load(trained, longest=12)
+    lines = ["one red cat", "", "one red cat", "red " * 40]
+    answers = translator.translate(lines, window=2)
+    assert next(answers).source == "one red cat"
+    with pytest.raises(ValueError, match=r"line 4 has \d+ pieces \(40 words\), more than 12: split it into sentences"):
+        list(answers)
+
+
+def test_n_best_are_different_and_best_first(trained):
+    translator = Translator.load(trained, SearchOptions(beam_size=4, n_best=3))
+    (answer,) = translator.translate([LINES[0]])
+    scores = [candidate.score for candidate in answer.candidates]
+    assert scores == sorted(scores, reverse=True)
+    assert len({candidate.pieces for candidate in answer.candidates}) == 3
+    assert answer.text == answer.candidates[0].text == "zwei große rot Katzen"
+    best = answer.candidates[0]
+    assert best.score == pytest.approx(best.log_prob / ((5 + len(best.pieces) + 1) / 6))  # EOS counted
+
+
+def test_alignment_is_there_only_when_asked_for(translator):
+    (plain,) = translator.translate([LINES[0]])
+    assert plain.candidates[0].alignment is None
+    assert plain.source_pieces == ()
+    (asked,) = translator.translate([LINES[0]], with_alignment=True)
+    best = asked.candidates[0]
+    assert best.alignment.shape == (len(best.pieces), len(asked.source_pieces) + 1)
+    torch.testing.assert_close(best.alignment.sum(1), torch.ones(len(best.pieces)))
+    assert "".join(asked.source_pieces).replace("\u2581", " ").strip() == LINES[0]
+    assert "".join(best.pieces).replace("\u2581", " ").strip() == best.text
+
+
+def test_a_model_without_attention_has_no_alignment(trained):
+    tokenizers = Tokenizers.load(trained)
+    options = ModelOptions(attention="none", embedding_size=8, hidden_size=8)
+    model = build_model(options, tokenizers.source.size, tokenizers.target.size)
+    (answer,) = Translator(model.eval(), tokenizers).translate([LINES[0]], with_alignment=True)
+    assert answer.candidates[0].alignment is None
+
+
+def test_bf16_says_the_same_here(trained, toy):
+    rough = Translator.load(trained, precision="bf16")
+    assert [answer.text for answer in rough.translate(toy.text("val.en"))] == toy.text("val.de")
+    exact, rounded = (
+        next(each.translate([LINES[0]])).candidates[0].score for each in (Translator.load(trained), rough)
+    )
+    assert exact != rounded
+
+
+def test_the_search_of_the_folder_holds_unless_another_is_given(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "model")
+    config = (folder / "config.yaml").read_text().replace("beam_size: 5", "beam_size: 2")
+    (folder / "config.yaml").write_text(config)
+    assert Translator.load(folder).search.beam_size == 2
+    assert Translator.load(folder, SearchOptions(beam_size=7)).search.beam_size == 7
+
+
+def test_impossible_options_are_refused(trained):
+    with pytest.raises(ValueError, match="batch_tokens must be at least 1, not 0"):
+        Translator.load(trained, batch_tokens=0)
+    with pytest.raises(ValueError, match=r"no such device: 'gpu'\. Use auto, cpu, cuda or cuda:1"):
+        Translator.load(trained, device="gpu")
+
+
+def test_a_gpu_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(
+        ValueError, match=r"device cuda:1: this machine has no GPU that torch can use\. Use --device cpu"
+    ):
+        choose_device("cuda:1")
