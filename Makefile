@@ -30,7 +30,7 @@ test-fast: .venv/installed-test
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	@echo "installing (torch alone is some 200 MB) ..."
+	@echo "installing (torch is large, this can take minutes) ..."
 	@$(PIP) -e . || { $(OFFLINE); }
 	@touch $@
 

@@ -159,7 +159,7 @@ def open_table(path: Path) -> EncodedCorpus | None:
 
     try:
         table = EncodedCorpus(path)
-    except (OSError, ArrowInvalid):  # absent, or cut short
+    except (OSError, ArrowInvalid, ValueError, TypeError):  # absent, or cut short
         return None
     return table if len(table) == table.report.kept else None
 

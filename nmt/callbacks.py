@@ -18,6 +18,7 @@ from tqdm import tqdm
 from nmt.batches import Batch
 from nmt.checkpoint import whole
 from nmt.tokenizer import PAD
+from nmt.training import TranslationModule, planned_updates
 
 log = logging.getLogger("nmt")
 
@@ -28,7 +29,7 @@ class StoppedError(Exception):
     """Training was told to stop by a signal, and has saved where it was, or where it was `lately`."""
 
     def __init__(self, number: int, folder: Path, lately: str = "") -> None:
-        super().__init__(f"stopped and {lately}saved in {folder}: run the same command to go on from there")
+        super().__init__(f"stopped, {lately}saved in {folder}: run the same command to go on from there")
         self.exit_code = 128 + number
 
 
@@ -47,7 +48,7 @@ class StopOnSignal(Callback):
 
     def _receive(self, number: int, frame: Any) -> None:
         if self.received and number == signal.SIGINT:
-            raise StoppedError(number, self.folder, "some time before ")
+            raise StoppedError(number, self.folder, "some time ago ")
         self.received = number
         log.info("finishing this update, then saving")
 
@@ -82,12 +83,18 @@ class StopOnSignal(Callback):
 def _validation_due(trainer: pl.Trainer, batch_index: int) -> bool:
     """Whether Lightning validates after this batch, of the epoch or of the run; resumed there, it would not."""
     batches = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_index
-    last = trainer.should_stop or trainer.global_step == trainer.max_steps
+    last = trainer.should_stop or trainer.global_step >= _planned(trainer)
     return last or (batches + 1) % int(trainer.val_check_batch or 1) == 0
 
 
+def _planned(trainer: pl.Trainer) -> int:
+    module = trainer.lightning_module
+    assert isinstance(module, TranslationModule)
+    return planned_updates(module.options, int(trainer.num_training_batches))[1]
+
+
 class Progress(Callback):
-    """Loss, target words per second and time left: a bar on a terminal, elsewhere a line now and then."""
+    """Loss, target words (pieces) per second, time left: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self, seconds: float = 30.0) -> None:
         self.seconds = seconds
@@ -96,10 +103,7 @@ class Progress(Callback):
         """Start counting; the estimate is of the planned end, which early stopping may forestall."""
         self.begun = self.said = time.monotonic()
         self.first, self.words, self.pending = trainer.global_step, 0, 0
-        steps = [trainer.max_steps] if trainer.max_steps > 0 else []
-        if trainer.max_epochs:
-            steps.append(int(trainer.max_epochs * trainer.num_training_batches // trainer.accumulate_grad_batches))
-        self.total = min(steps)
+        self.total = _planned(trainer)
         self.bar = tqdm(total=self.total, initial=self.first, unit="update", disable=not sys.stderr.isatty())
 
     def on_train_batch_end(

@@ -5,7 +5,7 @@ config.yaml         the options that it was trained with; `model` and `search` a
 model.safetensors   the weights
 tokenizer.spm       the vocabulary; source.spm and target.spm where each side has its own
 README.md           the model card
-training/           checkpoints and logs, of use only to resume; may be deleted
+training/           checkpoints and logs, of use only to resume or extend the run
 """
 
 import json
@@ -175,7 +175,7 @@ def _card(info: Mapping[str, Any]) -> str:
     languages = " to ".join(info.get("languages", ()))
     return f"""# A recurrent translator, {languages}
 
-Trained on {info.get("pairs", "?"):,} pairs of sentences with nmt {info.get("version", "?")}. It translates text like
+Trained on {info["pairs"]:,} pairs of sentences with nmt {info["version"]}. It translates text like
 the text it was trained on, one sentence a line: `nmt translate -m THIS_FOLDER < input > output`.
 
 | text | metric | score | signature |

@@ -80,11 +80,11 @@ def build_metrics(metrics: Sequence[str], lowercase: bool, language: str, tokeni
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 file, or of standard input for `-`, split at line feeds and nowhere else."""
+    """The lines of a UTF-8 file, or of standard input for `-`, split at line feeds; a BOM, and CR before LF, go."""
     piped = str(path) == "-"
     data = sys.stdin.buffer.read() if piped else Path(path).read_bytes()
     try:
-        lines = data.decode("utf-8").split("\n")
+        lines = [line.removesuffix("\r") for line in data.decode("utf-8").removeprefix("\ufeff").split("\n")]
     except UnicodeDecodeError as error:
         line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
         name = "standard input" if piped else path

@@ -22,7 +22,7 @@ from nmt.callbacks import LAST, BestCheckpoints, Patience, Progress, StopOnSigna
 from nmt.checkpoint import SavedModel, Tokenizers
 from nmt.config import Config, ConfigError, changes, dump, load_file, to_dict
 from nmt.corpus import Pair
-from nmt.evaluation import Score, evaluate, render
+from nmt.evaluation import Score, build_metrics, evaluate, render
 from nmt.model.seq2seq import Seq2Seq, build_model
 from nmt.search import SearchOptions
 from nmt.tokenizer import TokenizerOptions, train_tokenizer
@@ -31,7 +31,8 @@ from nmt.translator import Translator, choose_device
 
 log = logging.getLogger("nmt")
 
-FREE_TO_CHANGE = ("training.", "search.", "data.test", "data.workers", "data.cache", "output")
+FREE_TO_CHANGE = ("training.", "search.", "data.test")
+OF_NO_CONSEQUENCE = ("data.workers", "data.cache", "output")
 BOUND_TO_BATCHES = ("training.batch_tokens", "training.devices", "training.accumulate", "training.optimizer")
 
 
@@ -47,17 +48,20 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     place = choose_device(device)
     precision = choose_precision(config.training.precision, place)
     _check_sources(config)
-    resuming = prepare_folder(folder, config, overwrite)
-    if resuming and (folder / checkpoint.INFO).exists():
+    resuming, changed = prepare_folder(folder, config, overwrite)
+    if resuming and not changed and (folder / checkpoint.INFO).exists():
         log.info("%s is already trained; nothing to do", folder)
         return
     try:
-        run = _prepare_run(config, folder, resuming)
+        run = _prepare_run(config, folder, place)
     except BaseException:
         if not resuming:
             _remove_run(folder)
             folder.rmdir()
         raise
+    if changed:
+        checkpoint.write_whole(folder / checkpoint.CONFIG, dump(config))
+        (folder / checkpoint.INFO).unlink(missing_ok=True)  # until the run has ended under its new options
     _quieten_lightning()
     trainer = _trainer(config, folder, place, precision)
     parameters = sum(parameter.numel() for parameter in run.module.parameters())
@@ -69,6 +73,7 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
         run.module, datamodule=run.data, ckpt_path=last if resuming and last.exists() else None, weights_only=True
     )
     if trainer.is_global_zero:
+        run.module.model.to(place)  # Lightning leaves it on the CPU
         _finish(folder, config, run)
 
 
@@ -81,30 +86,32 @@ class Run(NamedTuple):
     before: float | None  # validation BLEU of the model that fine-tuning starts from
 
 
-def _prepare_run(config: Config, folder: Path, resuming: bool) -> Run:
-    """Read the text and build the model."""
-    pl.seed_everything(config.seed, verbose=False)
+def _prepare_run(config: Config, folder: Path, place: torch.device) -> Run:
+    """Read the text and build the model; what is wrong with either shows now, before anything is trained."""
+    build_metrics(("bleu",), False, config.data.target_language, None)
+    pl.seed_everything(config.seed + int(os.environ.get("LOCAL_RANK", 0)), verbose=False)  # dropout of each rank's own
     start = checkpoint.load(config.init) if config.init else None
     tokenizers = start.tokenizers if start else _tokenizers(config, folder)
-    if start and not resuming:
+    if start:
         tokenizers.save(folder)
     train, validation = _encode("train", config, tokenizers), _encode("validation", config, tokenizers)
     _check_text(folder, config)
     model = build_model(config.model, tokenizers.source.size, tokenizers.target.size)
     if start:
         _take_weights(model, start, config)
-    pairs, _ = (
-        _pairs(config, "validation"),
-        _pairs(config, "test"),
-    )  # a fault in the test text shows now, not at the end
-    translator = Translator(model.eval(), tokenizers, SearchOptions(beam_size=config.training.validation_beam))
+    pairs = _pairs(config, "validation")
+    _pairs(config, "test")
+    translator = Translator(
+        model.to(place).eval(), tokenizers, SearchOptions(beam_size=config.training.validation_beam)
+    )
     before = _bleu(model, tokenizers, config, pairs) if start else None
-    module = TranslationModule(model.train(), config.training, translator, _spread(pairs, config.training))
+    shown = _spread(pairs, config.training)
+    module = TranslationModule(model.train(), config.training, translator, shown, config.data.target_language)
     return Run(module, DataModule(train, validation, config.training, config.seed), tokenizers, before)
 
 
-def prepare_folder(folder: Path, config: Config, overwrite: bool) -> bool:
-    """Make the folder, or find in it an earlier run of this config; whether it is one.
+def prepare_folder(folder: Path, config: Config, overwrite: bool) -> tuple[bool, bool]:
+    """Make the folder, or find in it an earlier run of this config; whether it is one, and whether options changed.
 
     Raises ConfigError, listing what differs, for a run of another text, vocabulary or network, and for a folder that
     is not a run at all. What may change between runs (rates, limits, decoding) is listed and obeyed.
@@ -118,10 +125,11 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> bool:
     if not taken and not folder.is_file():
         (folder / "training").mkdir(parents=True, exist_ok=True)
         checkpoint.write_whole(written, dump(config))
-        return False
+        return False, False
     if not written.is_file() or not (folder / "training").is_dir():
         raise ConfigError(f"{folder} exists and is not a training run: choose another --output")
-    different = changes(load_file(str(written)), to_dict(config))
+    found = changes(load_file(str(written)), to_dict(config))
+    different = {key: values for key, values in found.items() if key not in OF_NO_CONSEQUENCE}
     listing = "".join(f"\n  {key}: was {old!r}, now {new!r}" for key, (old, new) in different.items())
     if any(not key.startswith(FREE_TO_CHANGE) or key in BOUND_TO_BATCHES for key in different):
         raise ConfigError(
@@ -129,9 +137,7 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> bool:
         )
     if different:
         log.info("options changed since this run began:%s", listing)
-        checkpoint.write_whole(written, dump(config))
-        (folder / checkpoint.INFO).unlink(missing_ok=True)
-    return True
+    return True, bool(different)
 
 
 def _remove_run(folder: Path) -> None:
@@ -159,17 +165,18 @@ def _read_all(config: Config) -> None:
 
 
 def _take_weights(model: Seq2Seq, start: SavedModel, config: Config) -> None:
-    """Start from a saved model's weights. ConfigError if the options ask for another vocabulary or shape."""
+    """Start from a saved model's weights. ConfigError if the options ask for another vocabulary or network."""
     if config.tokenizer != TokenizerOptions(**start.config["tokenizer"]):
         raise ConfigError(f"fine-tuning keeps the vocabulary of {config.init}: leave out the tokenizer options")
-    try:
-        model.load_state_dict(start.model.state_dict())
-    except RuntimeError as error:
-        different = changes(start.config["model"], to_dict(config)["model"])
-        listing = "".join(f"\n  model.{key}: was {old!r}, now {new!r}" for key, (old, new) in different.items())
-        raise ConfigError(
-            f"fine-tuning keeps the shape of {config.init}; leave these as they were:{listing}"
-        ) from error
+    different = changes(start.config["model"], to_dict(config)["model"])
+    listing = "".join(
+        f"\n  model.{key}: was {old!r}, now {new!r}"
+        for key, (old, new) in different.items()
+        if key not in ("dropout", "word_dropout", "init_range")
+    )
+    if listing:
+        raise ConfigError(f"fine-tuning keeps the network of {config.init}; leave these as they were:{listing}")
+    model.load_state_dict(start.model.state_dict())
 
 
 def _check_sources(config: Config) -> None:
@@ -315,19 +322,19 @@ def _finish(folder: Path, config: Config, run: Run) -> None:
     scored = []
     for weights in choices:
         model.load_state_dict(weights)
-        scored.append(_bleu(model, tokenizers, config, validation))
-    chosen = scored.index(max(scored))
+        scored.append(_scores(model, tokenizers, config, validation))
+    chosen = max(range(len(scored)), key=lambda number: scored[number][0].score)
     model.load_state_dict(choices[chosen])
     log.info(
         "weights: %s", "the best checkpoint" if chosen == 0 else f"the mean of the {len(all_best)} best checkpoints"
     )
-    scores = {"validation": _scores(model, tokenizers, config, validation)}
+    scores = {"validation": scored[chosen]}
     if config.data.test:
         scores["test"] = _scores(model, tokenizers, config, _pairs(config, "test"))
     for name, found in scores.items():
         log.info("%s:\n%s", name, render(found))
     if run.before is not None:
-        log.info("validation BLEU before %.2f, after %.2f", run.before, max(scored))
+        log.info("validation BLEU before %.2f, after %.2f", run.before, scored[chosen][0].score)
     checkpoint.save_weights(model, folder)
     info = {
         "version": nmt.__version__,

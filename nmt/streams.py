@@ -26,7 +26,8 @@ def reading(name: str) -> Iterator[Iterable[str]]:
 def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
     for number, raw in enumerate(stream, 1):
         try:
-            yield raw.decode("utf8").removesuffix("\n").removesuffix("\r")
+            line = raw.decode("utf8").removesuffix("\n").removesuffix("\r")
+            yield line if number > 1 else line.removeprefix("\ufeff")
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{name}:{number} is not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}): "
@@ -76,7 +77,10 @@ def write_n_best(number: int, answer: "Translation", output: TextIO) -> None:
 
 
 def write_json(number: int, answer: "Translation", output: TextIO) -> None:
-    """All there is to know of a line; `alignment[t]` is the source piece that target piece t looked at most."""
+    """All there is to know of a line; `alignment[t]` is the source piece that target piece t looked at most.
+
+    A number one past the last piece is the end of the sentence.
+    """
     candidates = [
         {
             "translation": candidate.text,

@@ -1,4 +1,4 @@
-"""Training: the Lightning module and data module, their options, and `fit`, which turns a config into a model folder.
+"""Training: the Lightning module and data module and their options; `fit.py` runs them.
 
 Shapes: **B** sentences, **T** target length, **W** words of the batch, padding not counted, **R** readout,
 **V** vocabulary.
@@ -19,7 +19,7 @@ from nmt.corpus import Pair
 from nmt.evaluation import evaluate
 from nmt.model.seq2seq import Seq2Seq
 from nmt.tokenizer import PAD
-from nmt.translator import Translator
+from nmt.translator import OptionError, Translator
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -34,8 +34,8 @@ class TrainingOptions:
         loss_per: The gradient is of the mean loss per word, or per sentence (Sutskever et al. 2014: gradient / 128).
         optimizer: adam (with decoupled weight decay) or sgd (without momentum).
         learning_rate: The peak rate, which the schedule scales.
-        schedule: constant; inverse-sqrt; cosine (to 0 at the last planned step); plateau (halved when validation does
-            not improve); halving (constant for `halve_after` epochs, then halved every `halve_every`).
+        schedule: constant; inverse-sqrt; cosine (to 0 at the last planned step); plateau (halved when the validation
+            loss does not improve); halving (constant for `halve_after` epochs, then halved every `halve_every`).
         warmup_steps: Updates over which the rate grows from 0, whatever the schedule.
         halve_after: Epochs before the first halving.
         halve_every: Epochs between halvings.
@@ -46,8 +46,9 @@ class TrainingOptions:
         max_epochs: Passes over the training text.
         max_steps: Updates; 0 for no limit.
         max_minutes: Minutes; 0 for no limit.
-        validate_every: Updates between validations; 0 for one at the end of each epoch.
-        validation_metric: What chooses the best checkpoint and stops early: bleu, by beam search, or loss.
+        validate_every: Updates between validations; 0 for one at the end of each epoch. Not with `accumulate`.
+        validation_metric: What chooses the best checkpoints and stops early: bleu, by beam search, or loss. Between the
+            best of them and their mean, BLEU decides.
         validation_sentences: How many validation sentences are translated for BLEU (spread evenly); 0 for all.
         validation_beam: Beam of that search; 1 is greedy.
         patience: Validations without improvement before stopping; 0 for never.
@@ -96,9 +97,18 @@ class TrainingOptions:
         for name in (*may_be_0, "validate_every", "validation_sentences", "patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"training.{name} must be at least 0, not {getattr(self, name)}")
+        if self.validate_every and self.accumulate > 1:
+            raise ValueError("training.validate_every counts updates of one batch: set it to 0, or accumulate to 1")
         for name in ("label_smoothing", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"training.{name} lies in [0, 1), not {getattr(self, name)}")
+
+
+def planned_updates(options: TrainingOptions, batches: int) -> tuple[int, int]:
+    """(updates in an epoch of so many batches, updates in the whole run); minutes and patience may end it earlier."""
+    per_epoch = max(1, math.ceil(batches / options.accumulate))
+    limits = [options.max_epochs * per_epoch, *([options.max_steps] if options.max_steps else [])]
+    return per_epoch, min(limits)
 
 
 def rate(options: TrainingOptions, step: int, steps_per_epoch: int, planned_steps: int, halvings: int = 0) -> float:
@@ -151,14 +161,19 @@ class TranslationModule(pl.LightningModule):
     """Teacher forcing with cross-entropy; validation by perplexity and by BLEU of beam-decoded sentences."""
 
     def __init__(
-        self, model: Seq2Seq, options: TrainingOptions, translator: Translator, validation: list[Pair]
+        self,
+        model: Seq2Seq,
+        options: TrainingOptions,
+        translator: Translator,
+        validation: list[Pair],
+        language: str = "",
     ) -> None:
         super().__init__()
         self.model, self.options = model, options
-        self.translator, self.validation = translator, validation
+        self.translator, self.validation, self.language = translator, validation, language
         self.units = 0  # words or sentences whose gradients wait for the next update
         self.halvings, self.best_loss = 0, math.inf
-        self.random_state: Tensor | None = None
+        self.random_state: list[Tensor] = []  # of the CPU, then of each GPU
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The summed loss of a batch; `configure_gradient_clipping` divides by the units of the whole update."""
@@ -181,20 +196,20 @@ class TranslationModule(pl.LightningModule):
         if options.optimizer == "sgd":
             return torch.optim.SGD(parameters, lr=options.learning_rate)
         betas = (0.9, options.adam_beta2)
+        fused = self.trainer.precision != "16-mixed"  # fused, it would unscale fp16 gradients only after the clipping
         return torch.optim.AdamW(
-            parameters, lr=options.learning_rate, betas=betas, weight_decay=options.weight_decay, fused=True
+            parameters, lr=options.learning_rate, betas=betas, weight_decay=options.weight_decay, fused=fused
         )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Set the rate of this update."""
-        steps_per_epoch = max(1, math.ceil(self.trainer.num_training_batches / self.options.accumulate))
-        planned = self.options.max_steps or self.options.max_epochs * steps_per_epoch
+        per_epoch, planned = planned_updates(self.options, int(self.trainer.num_training_batches))
         for group in optimizer.param_groups:
-            group["lr"] = rate(self.options, self.global_step, steps_per_epoch, planned, self.halvings)
+            group["lr"] = rate(self.options, self.global_step, per_epoch, planned, self.halvings)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Divide the summed gradient by its words or sentences and clip its norm, in one pass."""
-        units = self.trainer.strategy.reduce(torch.tensor(float(self.units)), reduce_op="mean")
+        units = self.trainer.strategy.reduce(torch.tensor(float(self.units), device=self.device), reduce_op="mean")
         self.units = 0
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) / units
@@ -209,13 +224,10 @@ class TranslationModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """BLEU of the validation sentences, translated by the real search; checkpoints are saved after this."""
         if self.options.validation_metric == "bleu":
-            hypotheses = [
-                translation.text for translation in self.translator.translate(p.source for p in self.validation)
-            ]
-            self.log(
-                "val_bleu", evaluate(hypotheses, [[p.target for p in self.validation]], metrics=("bleu",))[0].score
-            )
-
+            hypotheses = [answer.text for answer in self.translator.translate(pair.source for pair in self.validation)]
+            references = [[pair.target for pair in self.validation]]
+            [bleu] = evaluate(hypotheses, references, metrics=("bleu",), language=self.language)
+            self.log("val_bleu", bleu.score, sync_dist=True)
         self._judge_loss(float(self.trainer.callback_metrics["val_loss"]))
 
     def _judge_loss(self, loss: float) -> None:
@@ -225,12 +237,13 @@ class TranslationModule(pl.LightningModule):
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Stop at the last planned update by request: then Lightning validates and saves it, wherever it falls."""
-        if 0 < self.options.max_steps <= self.global_step:
+        if self.global_step >= planned_updates(self.options, int(self.trainer.num_training_batches))[1]:
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What an uninterrupted run would still know: the random state of dropout, and the plateau's count."""
-        checkpoint["nmt"] = {"random": torch.get_rng_state(), "halvings": self.halvings, "best_loss": self.best_loss}
+        random = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+        checkpoint["nmt"] = {"random": random, "halvings": self.halvings, "best_loss": self.best_loss}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it up again."""
@@ -239,8 +252,10 @@ class TranslationModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Restore the random state last, when nothing else draws before the first batch."""
-        if self.random_state is not None:
-            torch.set_rng_state(self.random_state)
+        if self.random_state:
+            torch.set_rng_state(self.random_state[0])
+        if torch.cuda.is_available() and len(self.random_state) == 1 + torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(self.random_state[1:])
 
 
 def choose_precision(precision: Precision, device: torch.device) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
@@ -251,7 +266,7 @@ def choose_precision(precision: Precision, device: torch.device) -> Literal["32-
         else:
             precision = "bf16" if _cpu_multiplies_bf16() else "fp32"
     if precision == "fp16" and device.type == "cpu":
-        raise ValueError("training.precision fp16 needs a GPU: on a CPU use bf16, fp32 or auto")
+        raise OptionError("training.precision fp16 needs a GPU: on a CPU use bf16, fp32 or auto")
     names: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]]
     names = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
     return names[precision]

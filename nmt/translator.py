@@ -123,7 +123,7 @@ class Translator:
             found = self._search([ids[index] for index in chosen], with_alignment)
             candidates = _detokenise(found, self.tokenizers.target)
             for index, answer in zip(chosen, candidates, strict=True):
-                pieces = tuple(self.tokenizers.source.pieces(ids[index])) if with_alignment else ()
+                pieces = tuple(self.tokenizers.source.pieces(ids[index]))
                 results[index] = Translation(texts[index], pieces, answer or BLANK)
         return results
 
@@ -177,6 +177,10 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise OptionError(f"no such device: {name!r}. Use auto, cpu, cuda or cuda:1") from error
+    if device.type not in ("cpu", "cuda"):
+        raise OptionError(f"device {name}: only cpu and cuda are known here")
+    if device.type == "cuda" and torch.cuda.is_available() and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"device {name}: this machine has {torch.cuda.device_count()} GPUs, counted from cuda:0")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise OptionError(f"device {name}: this machine has no GPU that torch can use. Use --device cpu")
     return device

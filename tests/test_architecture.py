@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": {"tokenizer", "model"},
     "translator": {"checkpoint", "tokenizer", "batches", "search", "model"},
     "training": {"batches", "corpus", "model", "search", "translator", "tokenizer", "evaluation"},
-    "callbacks": {"batches", "checkpoint", "tokenizer"},
+    "callbacks": {"batches", "checkpoint", "tokenizer", "training"},
     "config": {"corpus", "tokenizer", "model", "search", "training"},
     "fit": ANYTHING,
     "quickstart": ANYTHING,

@@ -217,6 +217,13 @@ def test_a_table_cut_short_is_made_anew(data, tokenizer):
         assert path.read_bytes() == whole
 
 
+def test_a_report_cut_short_is_made_anew(data, tokenizer):
+    _, report = encode_corpus(data.train, "train", data, tokenizer, tokenizer)
+    [path] = Path(data.cache).glob("*.json")
+    path.write_text('{"read": ')
+    assert encode_corpus(data.train, "train", data, tokenizer, tokenizer)[1] == report
+
+
 def test_threads_change_nothing(data, tokenizer, tmp_path):
     written = []
     for workers in (1, 4):

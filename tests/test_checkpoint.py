@@ -40,7 +40,7 @@ def test_what_is_loaded_is_what_was_saved(folder, tied, attention):
     config["model"] |= {"encoder_layers": 2, "decoder_layers": 2}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     checkpoint.save_weights(model, folder)
-    checkpoint.save_info({"languages": ["en", "de"], "pairs": 3}, folder)
+    checkpoint.save_info({"languages": ["en", "de"], "pairs": 3, "version": "0"}, folder)
     saved = checkpoint.load(folder)
     assert torch.equal(log_probs(saved.model, saved.tokenizers), log_probs(model, tokenizers))
     assert not saved.model.training

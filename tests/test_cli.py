@@ -395,6 +395,18 @@ def test_evaluate_translates_or_reads_translations(trained, toy, tmp_path, capsy
     assert capsys.readouterr().out == by_model
 
 
+def test_evaluate_reads_text_as_translate_does(trained, toy, tmp_path, capsys):
+    plain = [toy.folder / "val.en", toy.folder / "val.de"]
+    windows = [tmp_path / "val.en", tmp_path / "val.de"]
+    for one, other in zip(plain, windows, strict=True):
+        other.write_bytes(b"\xef\xbb\xbf" + one.read_bytes().replace(b"\n", b"\r\n"))
+    for source, reference in (plain, windows):
+        assert main(["evaluate", "-m", str(trained), "-s", str(source), "-r", str(reference)]) == 0
+        assert capsys.readouterr().out.startswith("BLEU   100.00 ")
+    assert main(["translate", "-m", str(trained), "-i", str(windows[0])]) == 0
+    assert capsys.readouterr().out == plain[1].read_text(encoding="utf8")
+
+
 def test_evaluate_for_programs(toy, capsys):
     reference = str(toy.folder / "val.de")
     assert (

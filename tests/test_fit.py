@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 from nmt import config, fit
 from nmt.callbacks import StoppedError
 from nmt.config import ConfigError
+from nmt.evaluation import Score
 from nmt.training import TranslationModule
 from nmt.translator import Translator
 
@@ -82,9 +85,7 @@ def test_a_run_interrupted_and_taken_up_is_the_run_uninterrupted(
 ):
     with monkeypatch.context() as patch:
         interrupt(patch, update, number)
-        with pytest.raises(
-            StoppedError, match=r"stopped and saved in \S+parted: run the same command to go on"
-        ) as stop:
+        with pytest.raises(StoppedError, match=r"stopped, saved in \S+parted: run the same command to go on") as stop:
             run(toy, tmp_path / "parted", *flags)
     assert stop.value.exit_code == 128 + number
     assert not (tmp_path / "parted" / "info.json").exists()
@@ -95,7 +96,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_run_can_still_be_taken_up(tmp_pat
     with monkeypatch.context() as patch:
         interrupt(patch, 20)
         interrupt(patch, 20)  # both before the update ends
-        with pytest.raises(StoppedError, match="stopped and some time before saved in") as stop:
+        with pytest.raises(StoppedError, match="stopped, some time ago saved in") as stop:
             run(toy, tmp_path / "parted")
     assert stop.value.exit_code == 130
     assert torch.load(tmp_path / "parted/training/last.ckpt")["global_step"] == 13
@@ -105,7 +106,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_run_can_still_be_taken_up(tmp_pat
 def test_a_run_is_taken_up_where_its_folder_has_been_moved(tmp_path, toy, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt(patch, 20)
-        with pytest.raises(StoppedError, match="stopped and saved"):
+        with pytest.raises(StoppedError, match="stopped, saved"):
             run(toy, tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
     assert outcome(run(toy, tmp_path / "there")) == uninterrupted()
@@ -151,6 +152,34 @@ def test_the_last_update_is_validated_wherever_it_falls(tmp_path, toy):
     assert last(folder)["global_step"] == 16
 
 
+def test_the_updates_after_the_last_regular_validation_are_validated_too(tmp_path, toy):
+    folder = run(toy, tmp_path / "model", "--training.validate_every=10")  # 26 updates in all
+    assert last(folder)["global_step"] == 26
+    assert (folder / "training" / "step=26.ckpt").exists()
+
+
+def test_a_finished_model_outlives_a_failed_change(tmp_path, toy):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=2")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(FileNotFoundError, match="mistyped"):
+        run(toy, folder, "--training.max_steps=2", "--data.test=mistyped")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    run(toy, Path(f"{folder}/."), "--training.max_steps=2", "--data.workers=2")  # of no consequence
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path, toy):
+    flags = ["--training.devices=2", "--training.max_epochs=32", "--output", str(tmp_path / "model")]
+    command = [sys.executable, "-m", "nmt", "train", *toy.flags, *flags, "--device", "cpu"]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("model folder:") == 1  # one process speaks for both
+    scores = outcome(tmp_path / "model")[1]["scores"]["validation"]
+    assert scores[0]["score"] > 90
+
+
 def test_patience_stops_early_and_may_be_lengthened(tmp_path, toy):
     stuck = ["--training.learning_rate=1e-12", "--training.max_epochs=20"]  # too small to change a weight
     folder = run(toy, tmp_path / "model", *stuck, "--training.patience=2")
@@ -163,7 +192,7 @@ def test_fewer_checkpoints_may_be_averaged_from_now_on(tmp_path, toy, monkeypatc
     often = ["--training.validate_every=4", "--training.max_steps=12"]
     folder = run(toy, tmp_path / "model", *often)
     scored = []
-    monkeypatch.setattr(fit, "_bleu", lambda *_: scored.append(1.0) or 1.0)
+    monkeypatch.setattr(fit, "_scores", lambda *_: scored.append(1.0) or [Score("BLEU", 1.0, "")])
     run(toy, folder, *often, "--training.average=2")
     assert "weights: the best checkpoint" in caplog.messages
     assert len(scored) == 2  # the best, and a mean
@@ -275,7 +304,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, toy):
 @pytest.mark.parametrize(("best", "mean"), [(2.0, 1.0), (1.0, 2.0)])
 def test_the_mean_of_the_best_is_taken_only_if_it_is_better(tmp_path, toy, monkeypatch, best, mean):
     scores = iter([best, mean])
-    monkeypatch.setattr(fit, "_bleu", lambda *_: next(scores))
+    monkeypatch.setattr(fit, "_scores", lambda *_: [Score("BLEU", next(scores), "")])
     folder = run(toy, tmp_path / "model", "--training.validate_every=4", "--training.max_steps=12")
     kept = [
         torch.load(folder / "training" / f"step={step}.ckpt")["state_dict"]["model.output.bias"] for step in (4, 8, 12)
@@ -324,7 +353,8 @@ def test_fine_tuning_begins_from_the_model_and_leaves_it_as_it_was(tmp_path, toy
 def test_fine_tuning_keeps_the_vocabulary_and_the_shape(tmp_path, toy, trained):
     for flags, complaint in {
         ("--tokenizer.vocab_size=50",): "fine-tuning keeps the vocabulary of",
-        ("--model.hidden_size=32",): r"keeps the shape of \S+; leave .*\n  model.hidden_size: was 64, now 32",
+        ("--model.hidden_size=32",): r"keeps the network of \S+; leave .*\n  model.hidden_size: was 64, now 32",
+        ("--model.residual=true", "--model.dropout=0.2"): r"as they were:\n  model.residual: was False, now True$",
         ("--output", str(trained)): "--output is the model to start from",
     }.items():
         out = ["--output", str(tmp_path / "tuned"), "--init", str(trained)]

@@ -14,7 +14,7 @@ from nmt import training
 from nmt.batches import Batch, collate
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.tokenizer import PAD
-from nmt.training import TrainingOptions, TranslationModule, choose_precision, rate
+from nmt.training import TrainingOptions, TranslationModule, choose_precision, planned_updates, rate
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*treespec")  # Lightning's use of torch, not ours
 
@@ -45,6 +45,19 @@ def test_cosine_ends_at_the_last_planned_step():
     eighth = 1 + math.cos(math.pi / 4)
     assert rates([0, 10, 20, 40, 50], schedule="cosine") == [2, eighth, 1, 0, 0]
     assert rates([1, 20], schedule="cosine", warmup_steps=4) == [(1 + math.cos(math.pi / 40)) / 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_epochs": 5}, (10, 50)),
+        ({"max_epochs": 5, "accumulate": 8}, (2, 10)),  # the last two batches of an epoch are an update too
+        ({"max_epochs": 5, "max_steps": 30}, (10, 30)),
+        ({"max_epochs": 5, "max_steps": 99}, (10, 50)),
+    ],
+)
+def test_planned_updates_of_ten_batches(options, expected):
+    assert planned_updates(TrainingOptions(**options), 10) == expected
 
 
 @pytest.mark.parametrize(("halvings", "expected"), [(0, 2), (1, 1), (3, 0.25)])
@@ -220,7 +233,10 @@ def test_a_padded_batch_trains_as_its_sentences_accumulated():
 @pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
 def test_the_optimizer_is_the_one_asked_for(name, kind):
     options = TrainingOptions(optimizer=name, adam_beta2=0.9, weight_decay=0.5)
-    optimizer = TranslationModule(Says(EIGHTHS), options, None, []).configure_optimizers()
+    module = TranslationModule(Says(EIGHTHS), options, None, [])
+    trainer = module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    optimizer = module.configure_optimizers()
+    assert trainer.precision == "32-true"
     assert type(optimizer) is kind
     if name == "adam":
         assert optimizer.defaults["betas"] == (0.9, 0.9)

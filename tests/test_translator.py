@@ -89,8 +89,8 @@ def test_n_best_are_different_and_best_first(trained):
 def test_alignment_is_there_only_when_asked_for(translator):
     (plain,) = translator.translate([LINES[0]])
     assert plain.candidates[0].alignment is None
-    assert plain.source_pieces == ()
     (asked,) = translator.translate([LINES[0]], with_alignment=True)
+    assert plain.source_pieces == asked.source_pieces
     best = asked.candidates[0]
     assert best.alignment.shape == (len(best.pieces), len(asked.source_pieces) + 1)
     torch.testing.assert_close(best.alignment.sum(1), torch.ones(len(best.pieces)))

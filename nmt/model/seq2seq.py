@@ -50,9 +50,10 @@ class ModelOptions:
         context_size: Width of the vector given at every step; 0 for hidden_size.
         bridge: From the encoder's final state to the decoder's first: copy, linear, or copy where shapes agree.
         dropout: On embeddings, between layers and before the readout.
-        word_dropout: Probability that a whole word's embedding is dropped, on both sides (Gal & Ghahramani 2016).
+        word_dropout: Probability that a word's whole embedding is dropped, on both sides (Sennrich & Zhang 2019).
         tie_embeddings: Share the output layer with the target embedding, or (joint vocabulary) all three.
-        init_range: Start all weights uniform in [-x, x]; 0 for Glorot and orthogonal matrices.
+        init_range: Start all weights uniform in [-x, x]; 0 for each part's own start (cells: Glorot
+            and orthogonal).
     """
 
     cell: Literal["lstm"] = "lstm"
@@ -82,12 +83,19 @@ class ModelOptions:
         for name in ("dropout", "word_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model.{name} is a probability below 1, not {getattr(self, name)}")
+        if self.bidirectional and self.hidden_size % 2:
+            raise ValueError(f"a bidirectional encoder needs an even model.hidden_size, not {self.hidden_size}")
+        for name in ("context_size", "init_range"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"model.{name} must be at least 0, not {getattr(self, name)}")
+        if self.context_size and self.context != "every-step":
+            raise ValueError("model.context_size is for model.context every-step: leave it at 0")
         if self.context == "every-step" and self.attention != "none":
             raise ValueError("model.context every-step is for model.attention none: attention gives every step its own")
 
 
 class Embedding(nn.Module):
-    """Word ids -> vectors; in training, whole words are dropped with the given probability (Gal & Ghahramani 2016)."""
+    """Word ids -> vectors; in training, whole words are dropped with the given probability."""
 
     def __init__(self, vocabulary: int, size: int, word_dropout: float, weight: nn.Parameter | None = None) -> None:
         super().__init__()
