@@ -1,5 +1,7 @@
 """The quick start: the corpus and the config that ship with the program, trained, scored and shown."""
 
+import shutil
+import sys
 from pathlib import Path
 
 from nmt import evaluation
@@ -48,9 +50,10 @@ def report(folder: str) -> str:
 
 
 def _next(folder: str) -> str:
+    nmt = "nmt" if shutil.which("nmt") else str(Path(sys.executable).with_name("nmt"))
     return f"""The model is the folder {folder}. Try next:
-  echo 'My sister is reading a new book.' | nmt translate -m {folder}
-  nmt translate -m {folder} --n-best 3          (then type; Ctrl-D ends)
-  nmt info -m {folder}
-  nmt train --data.train YOURS/train --data.validation YOURS/val -o models/mine
-                                                (YOURS/train.en and YOURS/train.de, one sentence a line)"""
+  echo 'My sister is reading a new book.' | {nmt} translate -m {folder}
+  {nmt} translate -m {folder} --n-best 3     (then type; Ctrl-D ends)
+  {nmt} info -m {folder}
+  {nmt} train --data.train YOURS/train --data.validation YOURS/val -o models/mine
+      (YOURS/train.en and YOURS/train.de, one sentence a line)"""

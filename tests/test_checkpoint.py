@@ -44,7 +44,7 @@ def test_what_is_loaded_is_what_was_saved(folder, tied, attention):
     saved = checkpoint.load(folder)
     assert torch.equal(log_probs(saved.model, saved.tokenizers), log_probs(model, tokenizers))
     assert not saved.model.training
-    assert saved.info == {"format": 1, "languages": ["en", "de"], "pairs": 3}
+    assert saved.info == {"format": 1, "languages": ["en", "de"], "pairs": 3, "version": "0"}
     assert saved.config == config
 
 

@@ -78,3 +78,8 @@ def test_what_make_does_is_what_the_readme_says():
 def test_every_file_the_readme_points_to_is_there():
     for path in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / path).exists(), f"{path} is not there"
+
+
+def test_no_figure_is_still_missing():
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        assert not re.findall(r"\b[A-Z]+_[A-Z][A-Z0-9_]*\b", path.read_text(encoding="utf8")), path
