@@ -102,7 +102,7 @@ class Progress(Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start counting; the estimate is of the planned end, which early stopping may forestall."""
         self.begun = self.said = time.monotonic()
-        self.first, self.words, self.pending = trainer.global_step, 0, 0
+        self.first, self.words = trainer.global_step, 0
         self.total = _planned(trainer)
         self.bar = tqdm(total=self.total, initial=self.first, unit="update", disable=not sys.stderr.isatty())
 
