@@ -23,10 +23,11 @@ from nmt.checkpoint import SavedModel, Tokenizers
 from nmt.config import Config, ConfigError, changes, dump, load_file, to_dict
 from nmt.corpus import Pair
 from nmt.evaluation import Score, build_metrics, evaluate, render
+from nmt.model.recurrent import WAYS
 from nmt.model.seq2seq import Seq2Seq, build_model
 from nmt.search import SearchOptions
 from nmt.tokenizer import TokenizerOptions, train_tokenizer
-from nmt.training import DataModule, TrainingOptions, TranslationModule, choose_precision
+from nmt.training import DataModule, TrainingOptions, TranslationModule, choose_precision, recurrent_layers
 from nmt.translator import Translator, choose_device
 
 log = logging.getLogger("nmt")
@@ -48,6 +49,7 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     place = choose_device(device)
     precision = choose_precision(config.training.precision, place)
     _check_sources(config)
+    _check_optimizer(config)
     resuming, changed = prepare_folder(folder, config, overwrite)
     if resuming and not changed and (folder / checkpoint.INFO).exists():
         log.info("%s is already trained; nothing to do", folder)
@@ -68,6 +70,9 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     log.info(
         "model: %.1fM parameters, on %s in %s, %d threads", parameters / 1e6, place, precision, torch.get_num_threads()
     )
+    looped, reduced = config.training.optimizer == "hessian-free", precision != "32-true"
+    ways = {"loop" if looped else layer.path(place, True, reduced) for layer in recurrent_layers(run.module.model)}
+    log.info("recurrence: %s", "; ".join(WAYS[way] for way in sorted(ways)))
     last = folder / "training" / LAST
     trainer.fit(
         run.module, datamodule=run.data, ckpt_path=last if resuming and last.exists() else None, weights_only=True
@@ -172,11 +177,18 @@ def _take_weights(model: Seq2Seq, start: SavedModel, config: Config) -> None:
     listing = "".join(
         f"\n  model.{key}: was {old!r}, now {new!r}"
         for key, (old, new) in different.items()
-        if key not in ("dropout", "word_dropout", "init_range")
+        if key not in ("dropout", "recurrent_dropout", "zoneout", "word_dropout", "init_range", "forget_bias")
     )
     if listing:
         raise ConfigError(f"fine-tuning keeps the network of {config.init}; leave these as they were:{listing}")
     model.load_state_dict(start.model.state_dict())
+
+
+def _check_optimizer(config: Config) -> None:
+    """Hessian-free measures the curvature of one function: noise would make it another at every look."""
+    noise = ("dropout", "recurrent_dropout", "zoneout", "word_dropout")
+    if config.training.optimizer == "hessian-free" and (on := [name for name in noise if getattr(config.model, name)]):
+        raise ConfigError(f"training.optimizer hessian-free needs model.{on[0]} 0, not {getattr(config.model, on[0])}")
 
 
 def _check_sources(config: Config) -> None:

@@ -10,8 +10,12 @@ from nmt import __version__
 def describe_model(folder: str | Path) -> dict[str, Any]:
     """Facts about a model folder, by name."""
     from nmt import checkpoint
+    from nmt.model.recurrent import WAYS
+    from nmt.training import recurrent_layers
+    from nmt.translator import choose_device
 
-    saved = checkpoint.load(folder)
+    saved, device = checkpoint.load(folder), choose_device("auto")
+    layers = recurrent_layers(saved.model)
     model, search, info = saved.config["model"], saved.config.get("search", {}), saved.info
     sides = (
         f"2 x {model['hidden_size'] // 2} in both directions" if model["bidirectional"] else f"{model['hidden_size']}"
@@ -25,7 +29,7 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
         "encoder": f"{model['encoder_layers']} layers of {sides}",
         "decoder": f"{model['decoder_layers']} layers of {model['hidden_size']}",
         "attention": model["attention"],
-        "recurrence": "torch's fused LSTM (oneDNN on a CPU, cuDNN on a GPU), exact over padding",
+        "recurrence": "; ".join(sorted({WAYS[layer.path(device, False, False)] for layer in layers})) + f" on {device}",
         "vocabulary": f"{info['vocabulary']['source']:,} and {info['vocabulary']['target']:,} pieces",
         "trained on": f"{info['pairs']:,} pairs, {info['steps']:,} updates, nmt {info['version']}",
         "decoding": ", ".join(f"{name} {value}" for name, value in search.items()),

@@ -5,18 +5,21 @@ Shapes: **B** sentences, **T** target length, **W** words of the batch, padding 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from nmt.batches import Batch, BatchLoader, EncodedCorpus, TokenBatches
 from nmt.corpus import Pair
 from nmt.evaluation import evaluate
+from nmt.hessian_free import HessianFree, Objective, Outputs
+from nmt.model.loss import cross_entropy
+from nmt.model.recurrent import Layer
 from nmt.model.seq2seq import Seq2Seq
 from nmt.tokenizer import PAD
 from nmt.translator import OptionError, Translator
@@ -32,7 +35,8 @@ class TrainingOptions:
         batch_tokens: Padded pieces of a batch, on the longer of its two sides.
         accumulate: Batches summed into one update.
         loss_per: The gradient is of the mean loss per word, or per sentence (Sutskever et al. 2014: gradient / 128).
-        optimizer: adam (with decoupled weight decay) or sgd (without momentum).
+        optimizer: adam (with decoupled weight decay), sgd (without momentum), rmsprop (Tieleman & Hinton 2012), or
+            hessian-free (Martens & Sutskever 2011), which takes no rate and wants large batches and no dropout.
         learning_rate: The peak rate, which the schedule scales.
         schedule: constant; inverse-sqrt; cosine (to 0 at the last planned step); plateau (halved when the validation
             loss does not improve); halving (constant for `halve_after` epochs, then halved every `halve_every`).
@@ -40,6 +44,9 @@ class TrainingOptions:
         halve_after: Epochs before the first halving.
         halve_every: Epochs between halvings.
         adam_beta2: Decay of Adam's second moment.
+        damping: Where the damping of hessian-free starts; it adapts itself.
+        structural_damping: How much of it holds the hidden states, of hessian-free.
+        truncate: Target words beyond which no error goes back in time; 0 for full back-propagation.
         weight_decay: Decoupled weight decay of adam.
         clip_norm: The gradient is scaled down to this norm; 0 for never.
         label_smoothing: Share of the target distribution spread over all pieces.
@@ -60,13 +67,16 @@ class TrainingOptions:
     batch_tokens: int = 2048
     accumulate: int = 1
     loss_per: Literal["word", "sentence"] = "word"
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd", "rmsprop", "hessian-free"] = "adam"
     learning_rate: float = 1e-3
     schedule: Literal["constant", "inverse-sqrt", "cosine", "plateau", "halving"] = "cosine"
     warmup_steps: int = 400
     halve_after: float = 5.0
     halve_every: float = 0.5
     adam_beta2: float = 0.98
+    damping: float = 1.0
+    structural_damping: float = 0.0
+    truncate: int = 0
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
@@ -93,12 +103,17 @@ class TrainingOptions:
         for name in ("learning_rate", "halve_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training.{name} must be above 0, not {getattr(self, name)}")
-        may_be_0 = ("warmup_steps", "halve_after", "weight_decay", "clip_norm", "max_steps", "max_minutes")
-        for name in (*may_be_0, "validate_every", "validation_sentences", "patience"):
+        may_be_0 = ("warmup_steps", "halve_after", "weight_decay", "clip_norm", "max_steps", "max_minutes", "truncate")
+        for name in (*may_be_0, "validate_every", "validation_sentences", "patience", "damping", "structural_damping"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"training.{name} must be at least 0, not {getattr(self, name)}")
         if self.validate_every and self.accumulate > 1:
             raise ValueError("training.validate_every counts updates of one batch: set it to 0, or accumulate to 1")
+        if self.optimizer == "hessian-free" and (self.accumulate > 1 or self.devices > 1 or self.truncate):
+            raise ValueError(
+                "training.optimizer hessian-free takes one whole batch on one device: leave accumulate and "
+                "devices at 1 and truncate at 0, and set batch_tokens higher"
+            )
         for name in ("label_smoothing", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"training.{name} lies in [0, 1), not {getattr(self, name)}")
@@ -174,9 +189,11 @@ class TranslationModule(pl.LightningModule):
         self.units = 0  # words or sentences whose gradients wait for the next update
         self.halvings, self.best_loss = 0, math.inf
         self.random_state: list[Tensor] = []  # of the CPU, then of each GPU
+        self.batch: Batch | None = None  # that of the update under way
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The summed loss of a batch; `configure_gradient_clipping` divides by the units of the whole update."""
+        self.batch = batch
         loss, words = self._loss(batch, self.options.label_smoothing)
         self.units += words if self.options.loss_per == "word" else batch.source.size(0)
         self.log("loss", loss.detach() / words, batch_size=words, prog_bar=True)
@@ -185,21 +202,43 @@ class TranslationModule(pl.LightningModule):
     def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, int]:
         """Cross-entropy summed over the batch, and its words; the output layer sees no padding."""
         real = batch.target_out != PAD  # (B, T)
-        readout = self.model(batch.source, batch.source_lengths, batch.target_in)[real]  # (W, R)
+        truncate = self.options.truncate if self.training else 0
+        readout = self.model(batch.source, batch.source_lengths, batch.target_in, truncate)[real]  # (W, R)
         logits = self.model.output(readout)  # (W, V)
-        loss = F.cross_entropy(logits.float(), batch.target_out[real], label_smoothing=smoothing, reduction="sum")
-        return loss, readout.size(0)
+        return cross_entropy(logits, batch.target_out[real], smoothing), readout.size(0)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser; its rate is set before every update, so a resumed run obeys the options it is given."""
         options, parameters = self.options, self.model.parameters()
         if options.optimizer == "sgd":
             return torch.optim.SGD(parameters, lr=options.learning_rate)
+        if options.optimizer == "rmsprop":
+            return torch.optim.RMSprop(parameters, lr=options.learning_rate, alpha=0.9)
+        if options.optimizer == "hessian-free":
+            for layer in recurrent_layers(self.model):
+                layer.looped = True  # curvature needs more than the one backward pass that is written out
+            return HessianFree(
+                Spelling(self.model).named_parameters(),
+                damping=options.damping,
+                structural_damping=options.structural_damping,
+            )
         betas = (0.9, options.adam_beta2)
         fused = self.trainer.precision != "16-mixed"  # fused, it would unscale fp16 gradients only after the clipping
         return torch.optim.AdamW(
             parameters, lr=options.learning_rate, betas=betas, weight_decay=options.weight_decay, fused=fused
         )
+
+    def optimizer_step(
+        self, epoch: int, batch_index: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """One update; hessian-free is told the function that it lowers."""
+        if self.options.optimizer != "hessian-free":
+            super().optimizer_step(epoch, batch_index, optimizer, optimizer_closure)
+            return
+        assert optimizer_closure is not None
+        optimizer_closure()  # logs the loss and gives the gradient
+        assert self.batch is not None
+        optimizer.step(objective=objective(self.model, self.batch, self.options.label_smoothing))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Set the rate of this update."""
@@ -256,6 +295,43 @@ class TranslationModule(pl.LightningModule):
             torch.set_rng_state(self.random_state[0])
         if torch.cuda.is_available() and len(self.random_state) == 1 + torch.cuda.device_count():
             torch.cuda.set_rng_state_all(self.random_state[1:])
+
+
+class Spelling(nn.Module):
+    """The model up to its logits, as one function of its parameters."""
+
+    def __init__(self, model: Seq2Seq) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The logits (W, V) of all words of the batch."""
+        readout = self.model(batch.source, batch.source_lengths, batch.target_in)
+        logits: Tensor = self.model.output(readout[batch.target_out != PAD])
+        return logits
+
+
+def recurrent_layers(model: Seq2Seq) -> list[Layer]:
+    """All layers of the encoder and the decoder."""
+    return [module for module in model.modules() if isinstance(module, Layer)]
+
+
+def objective(model: Seq2Seq, batch: Batch, smoothing: float) -> Objective:
+    """What hessian-free lowers: the loss of a batch, and all hidden states for structural damping to hold."""
+    network = Spelling(model)
+
+    def forward(parameters: dict[str, Tensor]) -> Outputs:
+        hidden: list[Tensor] = []
+        keep = [
+            layer.register_forward_hook(lambda _layer, _inputs, outputs: hidden.append(outputs[0].flatten()))
+            for layer in recurrent_layers(model)
+        ]
+        logits = torch.func.functional_call(network, parameters, (batch,))
+        for hook in keep:
+            hook.remove()
+        return Outputs(logits, torch.cat(hidden))
+
+    return Objective(forward, batch.target_out[batch.target_out != PAD], smoothing)
 
 
 def choose_precision(precision: Precision, device: torch.device) -> Literal["32-true", "bf16-mixed", "16-mixed"]:

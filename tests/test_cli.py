@@ -151,7 +151,10 @@ def test_no_text_at_all_is_said(tmp_path, refused):
     ("flag", "complaint"),
     [
         ("--model.hiden_size=8", "unknown option --model.hiden_size; did you mean --model.hidden_size?"),
-        ("--model.cell=lsmt", "model.cell must be one of 'lstm', not lsmt"),
+        (
+            "--model.cell=lsmt",
+            "model.cell must be one of 'rnn', 'lstm', 'lecture-lstm', 'layer-norm-lstm', 'gru', not lsmt",
+        ),
         ("--model.attention=genral", "model.attention must be one of 'none', 'dot', 'general', 'additive', not genral"),
         ("--model.hidden_size=wide", "model.hidden_size must be int, not wide"),
         ("--search.beam_size=0", "beam_size must be at least 1"),

@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from nmt import config
 from nmt.cli import main
 from nmt.config import Config, ConfigError
+from nmt.model.seq2seq import build_model
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-BASES = ("multi30k.yaml", "quickstart.yaml")  # the others are small changes to be stacked over the first
+OVER = {"no-attention.yaml": "multi30k.yaml", "sutskever2014-small.yaml": "sutskever2014.yaml"}  # to be stacked
 
 
 def write(folder: Path, name: str, text: str) -> str:
@@ -52,9 +54,11 @@ def test_changes_are_dotted_and_sorted():
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_that_ships_is_read(path):
-    base = [] if path.name in BASES else [str(CONFIGS / BASES[0])]
+    base = [str(CONFIGS / OVER[path.name])] if path.name in OVER else []
     found = config.read([*base, str(path)], [])
     assert found != config.read(base, [])
+    with torch.device("meta"):
+        build_model(found.model, 100, 100)
 
 
 # ---- what is refused ----
@@ -69,7 +73,10 @@ def test_every_config_that_ships_is_read(path):
         ),
         ("hidden_size: 8", r"unknown option hidden_size; did you mean model\.hidden_size\?"),
         ("modell: {cell: lstm}", r"unknown option modell\.cell; did you mean model\.cell\?"),
-        ("model: {cell: lsmt}", r"a\.yaml: model\.cell must be one of 'lstm', not lsmt"),
+        (
+            "model: {cell: lsmt}",
+            r"a\.yaml: model\.cell must be one of 'rnn', 'lstm', 'lecture-lstm', 'layer-norm-lstm', 'gru', not lsmt",
+        ),
         (
             "model: {attention: genral}",
             r"model\.attention must be one of 'none', 'dot', 'general', 'additive', not genr",
@@ -121,7 +128,10 @@ def test_a_file_that_is_wrong_is_refused_in_one_line(tmp_path, text, complaint):
         ),
         (["--hidden_size", "8"], r"unknown option --hidden_size; did you mean --model\.hidden_size\?"),
         (["--zzz"], r"the command line has the unknown option --zzz; --help lists them all"),
-        (["--model.cell=lsmt"], r"the command line: model\.cell must be one of 'lstm', not lsmt"),
+        (
+            ["--model.cell=lsmt"],
+            r"the command line: model\.cell must be one of 'rnn', 'lstm', .*, 'gru', not lsmt",
+        ),
         (["--model.attention", "genral"], r"command line: model\.attention must be one of 'none', .*, not genral"),
         (["--model.hidden_size=wide"], r"the command line: model\.hidden_size must be int, not wide"),
         (["--model.hidden_size=-1"], r"model\.hidden_size must be at least 1, not -1"),

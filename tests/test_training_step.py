@@ -14,7 +14,15 @@ from nmt import training
 from nmt.batches import Batch, collate
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.tokenizer import PAD
-from nmt.training import TrainingOptions, TranslationModule, choose_precision, planned_updates, rate
+from nmt.training import (
+    Spelling,
+    TrainingOptions,
+    TranslationModule,
+    choose_precision,
+    objective,
+    planned_updates,
+    rate,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*treespec")  # Lightning's use of torch, not ours
 
@@ -93,7 +101,7 @@ class Says(nn.Module):
         super().__init__()
         self.logits, self.bias = tensor(logits), nn.Parameter(torch.zeros(len(logits)))
 
-    def forward(self, source: Tensor, lengths: Tensor, target_in: Tensor) -> Tensor:
+    def forward(self, source: Tensor, lengths: Tensor, target_in: Tensor, truncate: int = 0) -> Tensor:
         readout = self.logits.expand(*target_in.shape, -1)
         return torch.where(target_in[:, :, None] == PAD, torch.nan, readout)
 
@@ -197,6 +205,55 @@ def test_the_rate_is_that_of_the_update():
     assert_close(train(Says(EIGHTHS), [TWO], warmup_steps=4).bias.data, -GRADIENT / 5 / 4)
 
 
+def test_rmsprop_by_hand():
+    """The rate times g / root of the mean square, which the first update puts at 1/10 of g^2."""
+    moved = train(Says(EIGHTHS), [TWO], optimizer="rmsprop", learning_rate=0.01).bias.data
+    assert_close(moved, -0.01 * GRADIENT.sign() * math.sqrt(10), rtol=1e-4, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+def test_hessian_free_lowers_the_loss_of_a_network_far_below_one_step_of_descent():
+    model, batch = network(), collate(PAIRS)
+
+    def loss(model: nn.Module) -> float:
+        return float(objective(model, batch, 0.0).loss(dict(Spelling(model).named_parameters())).detach())
+
+    before, descended = loss(model), loss(train(network(), [batch]))
+    after = loss(train(model, [batch] * 15, optimizer="hessian-free"))
+    assert after < 0.3 * before
+    assert after < descended
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+def test_what_hessian_free_lowers_is_the_loss_that_is_logged():
+    model, batch = network(), collate(PAIRS)
+    module = TranslationModule(model, TrainingOptions(label_smoothing=0.2), None, [])
+    expected, words = module._loss(batch, 0.2)
+    found = objective(model, batch, 0.2)
+    assert_close(found.loss(dict(Spelling(model).named_parameters())), expected / words)
+    hidden = found.forward(dict(Spelling(model).named_parameters())).hidden
+    sizes = [batch.source.numel() * 8] * 2 + [batch.target_in.numel() * 8] * 2  # two layers a side, of 8 in all
+    assert hidden.numel() == sum(sizes)
+
+
+@pytest.mark.parametrize("setting", [{"accumulate": 2}, {"devices": 2}, {"truncate": 5}], ids=str)
+def test_hessian_free_takes_one_whole_batch(setting):
+    with pytest.raises(ValueError, match="hessian-free takes one whole batch on one device"):
+        TrainingOptions(optimizer="hessian-free", **setting)
+
+
+def test_truncation_is_for_training():
+    seen = []
+    model = Says(EIGHTHS)
+    model.forward = lambda source, lengths, target_in, truncate: (
+        seen.append(truncate) or Says.forward(model, source, lengths, target_in)
+    )
+    module = TranslationModule(model, TrainingOptions(truncate=7), None, [])
+    module._loss(TWO, 0.0)
+    module.eval()._loss(TWO, 0.0)
+    assert seen == [7, 0]
+
+
 def network() -> nn.Module:
     torch.manual_seed(1)
     return build_model(ModelOptions(embedding_size=6, hidden_size=8, dropout=0.0), 8, 8)
@@ -230,7 +287,9 @@ def test_a_padded_batch_trains_as_its_sentences_accumulated():
     assert_same_weights(train(network(), alone, accumulate=5), train(network(), [collate(PAIRS)]))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adam", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("rmsprop", torch.optim.RMSprop)]
+)
 def test_the_optimizer_is_the_one_asked_for(name, kind):
     options = TrainingOptions(optimizer=name, adam_beta2=0.9, weight_decay=0.5)
     module = TranslationModule(Says(EIGHTHS), options, None, [])

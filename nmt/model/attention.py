@@ -31,6 +31,10 @@ class NoContext(nn.Module):
         """Keep nothing of outputs (B, S, M), mask (B, S) and vector (B, W)."""
         return Memory(outputs[:, :0, :0], outputs[:, :0, :0], mask[:, :0])
 
+    def summarise(self, memory: Memory, vector: Tensor) -> Tensor:
+        """What the decoder's first state is made of, if it is not copied: the vector (B, W)."""
+        return vector
+
     def early(self, memory: Memory, queries: int) -> Tensor:
         """What the first decoder layer reads beside the word before: (B, Q, 0)."""
         return memory.values.new_zeros(memory.values.size(0), queries, 0)
@@ -52,6 +56,10 @@ class FixedContext(nn.Module):
         """Summarise the encoder's final state, vector (B, W)."""
         values = self.summary(vector).tanh()[:, None]  # (B, 1, C)
         return Memory(values, values[:, :, :0], mask[:, :0])
+
+    def summarise(self, memory: Memory, vector: Tensor) -> Tensor:
+        """The summary c (B, C): h'(0) = tanh(V' c) (Cho et al. 2014, appendix A.1.2)."""
+        return memory.values[:, 0]
 
     def early(self, memory: Memory, queries: int) -> Tensor:
         """The vector again: (B, Q, C)."""
@@ -82,6 +90,10 @@ class Attention(nn.Module):
     def prepare(self, outputs: Tensor, mask: Tensor, vector: Tensor) -> Memory:
         """Project outputs (B, S, M) once; the vector (B, W) is of no use here."""
         return Memory(outputs, self.project(outputs), mask)
+
+    def summarise(self, memory: Memory, vector: Tensor) -> Tensor:
+        """What the decoder's first state is made of, if it is not copied: the vector (B, W)."""
+        return vector
 
     def early(self, memory: Memory, queries: int) -> Tensor:
         """Nothing: the first layer's state is the query, so it runs before the context is known. (B, Q, 0)."""

@@ -14,48 +14,86 @@ import torch
 from torch import Tensor, nn
 
 from nmt.model.attention import Attention, FixedContext, Memory, NoContext
-from nmt.model.cells import LSTMState
+from nmt.model.cells import LSTMCell, State, like
 from nmt.model.encoder import Encoded
-from nmt.model.recurrent import Layer, dropout
+from nmt.model.recurrent import CellMaker, Layer, dropout
 
 
 class DecoderState(NamedTuple):
     """All that a decoder carries from word to word."""
 
-    layers: tuple[LSTMState, ...]  # per layer, (N, H)
+    layers: tuple[State, ...]  # per layer, (N, H), ...
     alignment: Tensor  # (N, S) what the last word looked at; width 0 without attention
     memory: Memory  # one row per sentence: N = K * B
 
 
 class Bridge(nn.Module):
-    """From the encoder's final states to the decoder's first: a copy layer by layer where shapes agree, else linear.
+    """From the encoder's final states to the decoder's first: copied layer by layer, or by a linear layer.
 
-    The linear bridge reads the (h, c) of all layers together; h goes through tanh, the range of an LSTM's output.
+    The linear one reads a vector, such as the state of all layers; what becomes an h goes through tanh, whose range it
+    has.
     """
 
-    def __init__(self, encoder_layers: int, encoder_size: int, layers: int, size: int, kind: str = "auto") -> None:
+    def __init__(self, sizes: tuple[tuple[int, ...], ...], vector_size: int = 0) -> None:
+        """Into layers whose states have these sizes, from a vector of the given size; of 0 for a copy."""
         super().__init__()
-        agree = (encoder_layers, encoder_size) == (layers, size)
-        if kind == "copy" and not agree:
-            raise ValueError(
-                f"model.bridge copy needs an encoder shaped like the decoder, not {encoder_layers} layers of "
-                f"{encoder_size} and {layers} of {size}: make them equal or use model.bridge linear"
-            )
-        self.layers = layers
-        linear = kind == "linear" or not agree
-        self.linear = nn.Linear(2 * encoder_layers * encoder_size, 2 * layers * size) if linear else None
+        self.sizes = sizes
+        self.linear = nn.Linear(vector_size, sum(map(sum, sizes))) if vector_size else None
 
-    def forward(self, final: tuple[LSTMState, ...]) -> tuple[LSTMState, ...]:
-        """Per encoder layer (h, c) (B, M) -> per decoder layer (h, c) (B, H)."""
+    def forward(self, final: tuple[State, ...], vector: Tensor) -> tuple[State, ...]:
+        """The encoder's states (B, M), ... per layer and the vector (B, W) -> the decoder's (B, H), ... per layer."""
         if self.linear is None:
             return final
-        parts = self.linear(vector(final)).chunk(2 * self.layers, dim=1)  # 2L of (B, H)
-        return tuple(LSTMState(h.tanh(), c) for h, c in zip(parts[::2], parts[1::2], strict=True))
+        parts = iter(self.linear(vector).split([size for layer in self.sizes for size in layer], dim=1))
+        states = []
+        for layer in self.sizes:
+            hidden, *rest = [next(parts) for _ in layer]
+            states.append(like(final[0], [hidden.tanh(), *rest]))
+        return tuple(states)
 
 
-def vector(final: tuple[LSTMState, ...]) -> Tensor:
-    """The vector that a sentence is compressed into: all layers' (h, c) side by side (B, 2*L*M)."""
+def vector(final: tuple[State, ...]) -> Tensor:
+    """The vector that a sentence is compressed into: the states of all layers side by side (B, W)."""
     return torch.cat([part for state in final for part in state], dim=1)
+
+
+class TanhReadout(nn.Linear):
+    """What the output layer reads: tanh(W [h, c]) of the last layer's output and the context (Luong et al. 2015)."""
+
+    def __init__(self, hidden_size: int, context_size: int, embedding_size: int, size: int) -> None:
+        super().__init__(hidden_size + context_size, size)
+
+    def forward(self, hidden: Tensor, context: Tensor, embedded: Tensor) -> Tensor:  # type: ignore[override]
+        """(N, T, H), (N, T, C) and the word before (N, T, E) -> (N, T, R)."""
+        return super().forward(torch.cat([hidden, context], dim=2)).tanh()
+
+
+class PlainReadout(nn.Module):
+    """The last layer's output and the context as they are (Sutskever et al. 2014)."""
+
+    def __init__(self, hidden_size: int, context_size: int, embedding_size: int, size: int) -> None:
+        super().__init__()
+        if hidden_size + context_size != size:
+            raise ValueError(
+                f"model.readout none hands on {hidden_size + context_size} numbers, which is then also the "
+                f"model.embedding_size, not {size}: set that, or use model.readout tanh"
+            )
+
+    def forward(self, hidden: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
+        """(N, T, H), (N, T, C) and the word before (N, T, E) -> (N, T, R)."""
+        return torch.cat([hidden, context], dim=2)
+
+
+class MaxoutReadout(nn.Linear):
+    """The larger of each pair of s = O_h h + O_y e(y(t-1)) + O_c c (Cho et al. 2014, appendix A.1.2)."""
+
+    def __init__(self, hidden_size: int, context_size: int, embedding_size: int, size: int) -> None:
+        super().__init__(hidden_size + context_size + embedding_size, 2 * size)
+
+    def forward(self, hidden: Tensor, context: Tensor, embedded: Tensor) -> Tensor:  # type: ignore[override]
+        """(N, T, H), (N, T, C) and the word before (N, T, E) -> (N, T, R)."""
+        sums = super().forward(torch.cat([hidden, context, embedded.to(hidden.dtype)], dim=2))  # (N, T, 2R)
+        return sums.view(*sums.shape[:2], -1, 2).amax(dim=3)
 
 
 class Decoder(nn.Module):
@@ -70,22 +108,29 @@ class Decoder(nn.Module):
         *,
         bridge: Bridge,
         attention: NoContext | FixedContext | Attention,
+        readout: type[TanhReadout | MaxoutReadout | PlainReadout] = TanhReadout,
         residual: bool = False,
         dropout: float = 0.0,
+        cell: CellMaker = LSTMCell,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
     ) -> None:
         super().__init__()
         self.bridge, self.attention = bridge, attention
-        first = Layer(input_size + attention.early_size, hidden_size)
-        above = [Layer(hidden_size + attention.size, hidden_size) for _ in range(layers - 1)]
-        self.layers = nn.ModuleList([first, *above])
-        self.readout = nn.Linear(hidden_size + attention.size, readout_size)
+        stack, size = [], input_size + attention.early_size
+        for _ in range(layers):
+            stack.append(Layer(size, hidden_size, False, cell, recurrent_dropout, zoneout))
+            size = stack[-1].output_size + attention.size
+        self.layers = nn.ModuleList(stack)
+        self.readout = readout(stack[-1].output_size, attention.size, input_size, readout_size)
         self.residual, self.dropout = residual, dropout
 
     def start(self, encoded: Encoded) -> DecoderState:
         """The state before the first word, with one row per sentence."""
-        memory = self.attention.prepare(encoded.outputs, encoded.mask, vector(encoded.final))
+        whole = vector(encoded.final)
+        memory = self.attention.prepare(encoded.outputs, encoded.mask, whole)
         alignment = encoded.outputs.new_zeros(memory.mask.shape)
-        return DecoderState(self.bridge(encoded.final), alignment, memory)
+        return DecoderState(self.bridge(encoded.final, self.attention.summarise(memory, whole)), alignment, memory)
 
     def forward(self, embedded: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read embedded target words (N, T, E) from `state` on; the readout (N, T, R) and the state after the last."""
@@ -96,12 +141,13 @@ class Decoder(nn.Module):
         x, first = self.layers[0](dropout(x, self.dropout, self.training), state.layers[0])  # (N, T, H)
         query = x.reshape(-1, queries, x.size(2))  # (B, K*T, H)
         context, weights = self.attention(query, state.memory)
-        context, weights = context.reshape(rows, steps, -1), weights.reshape(rows, steps, -1)
+        context, weights = context.reshape(rows, steps, -1).to(x.dtype), weights.reshape(rows, steps, -1)
         finals = [first]
         for layer, before in zip(self.layers[1:], state.layers[1:], strict=True):
-            read = torch.cat([x, context.to(x.dtype)], dim=2)  # (N, T, H+C)
+            read = torch.cat([x, context], dim=2)  # (N, T, H+C)
             outputs, after = layer(dropout(read, self.dropout, self.training), before)
             x = outputs + x if self.residual else outputs
             finals.append(after)
-        readout = self.readout(dropout(torch.cat([x, context.to(x.dtype)], dim=2), self.dropout, self.training))
-        return readout.tanh(), DecoderState(tuple(finals), weights[:, -1], state.memory)
+        dropped = [dropout(part, self.dropout, self.training) for part in (x, context)]
+        readout: Tensor = self.readout(*dropped, embedded)
+        return readout, DecoderState(tuple(finals), weights[:, -1], state.memory)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nmt.model.cells import LSTMState
-from nmt.model.recurrent import Layer, dropout
+from nmt.model.cells import LSTMCell, State
+from nmt.model.recurrent import CellMaker, Layer, dropout
 
 
 class Encoded(NamedTuple):
@@ -17,7 +17,7 @@ class Encoded(NamedTuple):
 
     outputs: Tensor  # (B, S, M) the top layer, word by word, in the order of the source
     mask: Tensor  # (B, S) true on words
-    final: tuple[LSTMState, ...]  # per layer, (B, M): the state at the last word of each sentence
+    final: tuple[State, ...]  # per layer, (B, M), ...: the state at the last word of each sentence
 
 
 class Encoder(nn.Module):
@@ -37,16 +37,21 @@ class Encoder(nn.Module):
         reverse_source: bool = False,
         residual: bool = False,
         dropout: float = 0.0,
+        cell: CellMaker = LSTMCell,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
     ) -> None:
         super().__init__()
-        if bidirectional and hidden_size % 2:
-            raise ValueError(f"a bidirectional encoder needs an even model.hidden_size, not {hidden_size}")
         size = hidden_size // 2 if bidirectional else hidden_size
-        self.layers = nn.ModuleList(
-            Layer(hidden_size if number else input_size, size, bidirectional) for number in range(layers)
-        )
+        self.output_size = input_size
+        stack = []
+        for _ in range(layers):
+            layer = Layer(self.output_size, size, bidirectional, cell, recurrent_dropout, zoneout)
+            stack.append(layer)
+            self.output_size = layer.output_size
+        self.layers = nn.ModuleList(stack)
+        self.state_sizes = tuple(layer.state_sizes for layer in stack)
         self.reverse_source, self.residual, self.dropout = reverse_source, residual, dropout
-        self.output_size = hidden_size
 
     def forward(self, embedded: Tensor, lengths: Tensor) -> Encoded:
         """Encode embedded words (B, S, E) of sentences of the given lengths (B,)."""

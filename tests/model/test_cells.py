@@ -58,8 +58,7 @@ def test_the_state_before_the_first_word_is_zero():
 @pytest.mark.parametrize("value", [1.0, -2.0])
 def test_a_new_cell_remembers(value):
     cell = LSTMCell(3, 2)
-    if value != 1.0:
-        cell.set_forget_bias(value)
+    cell.add_forget_bias(value - 1.0)
     assert cell.bias.tolist() == [0, 0, value, value, 0, 0, 0, 0]
 
 

@@ -9,11 +9,12 @@ from torch.testing import assert_close
 
 from nmt.model.attention import AdditiveAttention, DotAttention, FixedContext, GeneralAttention, NoContext
 from nmt.model.cells import LSTMState
-from nmt.model.decoder import Bridge, Decoder, DecoderState, vector
+from nmt.model.decoder import Bridge, Decoder, DecoderState, MaxoutReadout, vector
 from nmt.model.encoder import Encoded
 
 B, K, S, T, E, H, L, R = 2, 3, 5, 4, 3, 4, 2, 3
 LENGTHS = tensor([3, 5])
+SIZES = ((H, H),) * L
 KINDS = {
     "none": NoContext,
     "every-step": lambda: FixedContext(2 * L * H, 6),
@@ -30,7 +31,8 @@ def _seed():
 
 
 def build(kind: str, **options) -> Decoder:
-    return Decoder(E, H, L, R, bridge=Bridge(L, H, L, H), attention=KINDS[kind](), **options)
+    attention = KINDS[kind]()
+    return Decoder(E, H, L, R, bridge=Bridge(SIZES), attention=attention, **options)
 
 
 def encoded() -> Encoded:
@@ -124,7 +126,7 @@ def test_the_context_feeds_the_layers_above_the_first(kind):
 
 def test_a_context_at_every_step_feeds_all_layers():
     batch, decoder = encoded(), build("every-step")
-    decoder.bridge.forward = lambda final: batch.final  # what differs comes by way of the context alone
+    decoder.bridge.forward = lambda final, summary: batch.final  # what differs comes by way of the context alone
     changed = batch._replace(final=tuple(LSTMState(h + 1, c) for h, c in batch.final))
     assert read_by(decoder, batch, changed) == {"first": True, "second": True, "readout": True}
 
@@ -189,33 +191,33 @@ def test_the_vector_is_h_and_c_of_each_layer():
     assert vector((pair(1, 2), pair(3, 4))).tolist() == [[1, 2, 3, 4]]
 
 
-@pytest.mark.parametrize("kind", ["auto", "copy"])
-def test_the_bridge_copies_where_shapes_agree(kind):
-    bridge = Bridge(2, 1, 2, 1, kind)
-    assert flat(bridge((pair(1, 2), pair(3, 4)))) == [1, 2, 3, 4]
-    assert not list(bridge.parameters())
+def test_a_bridge_from_no_vector_copies():
+    states = pair(1, 2), pair(3, 4)
+    assert flat(Bridge(((1, 1), (1, 1)))(states, vector(states))) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(
-    ("layers", "kind"), [(1, "auto"), (2, "linear")], ids=["shapes disagree", "by wish although shapes agree"]
-)
-def test_the_linear_bridge_by_hand(layers, kind):
-    bridge = Bridge(layers, 1, 2, 1, kind)
-    bridge.linear.weight.data = torch.zeros(4, 2 * layers)
-    bridge.linear.weight.data[:, :2] = tensor([[math.log(3) / 2, 0], [3, 0], [0, math.log(2) / 2], [1, 10]])
+def test_the_linear_bridge_by_hand():
+    bridge = Bridge(((1, 1), (1, 1)), vector_size=2)
+    bridge.linear.weight.data = tensor([[math.log(3) / 2, 0], [3, 0], [0, math.log(2) / 2], [1, 10]])
     bridge.linear.bias.data = tensor([0, 0, 0, 0.5])
-    final = bridge(tuple(pair(1, 2) for _ in range(layers)))
+    final = bridge((pair(7, 7),), tensor([[1.0, 2.0]]))
     assert flat(final) == pytest.approx([1 / 2, 3, 3 / 5, 21.5])  # h through tanh, c not
 
 
-@pytest.mark.parametrize(("encoder_layers", "encoder_size"), [(1, 4), (2, 6)])
-def test_a_copy_needs_equal_shapes(encoder_layers, encoder_size):
-    message = (
-        f"an encoder shaped like the decoder, not {encoder_layers} layers of {encoder_size} and 2 of 4: "
-        r".* model\.bridge linear"
-    )
-    with pytest.raises(ValueError, match=message):
-        Bridge(encoder_layers, encoder_size, 2, 4, "copy")
+def test_a_linear_bridge_reads_the_summary_that_every_step_reads():
+    attention, batch = FixedContext(2 * L * H, 6), encoded()
+    decoder = Decoder(E, H, L, R, bridge=Bridge(SIZES, 6), attention=attention)
+    summary = attention.summary(vector(batch.final)).tanh()
+    first, *_ = decoder.bridge.linear(summary).split(H, dim=1)
+    assert_close(decoder.start(batch).layers[0].hidden, first.tanh())
+
+
+def test_the_maxout_readout_by_hand():
+    readout = MaxoutReadout(1, 1, 1, 2)  # of h = 1, c = 2, e = 3
+    readout.weight.data = tensor([[1.0, 1, 1], [0, 0, 3], [-1, 0, 0], [0, -1, 0]])
+    readout.bias.data = tensor([0.0, 0, 0, 0.5])
+    hidden, context, embedded = (torch.full((1, 1, 1), value) for value in (1.0, 2.0, 3.0))
+    assert readout(hidden, context, embedded).tolist() == [[[9.0, -1.0]]]  # max(6, 9), max(-1, -1.5)
 
 
 def test_the_decoder_starts_where_the_bridge_ends():

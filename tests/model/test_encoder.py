@@ -149,5 +149,5 @@ def test_dropout_reads_every_layers_input():
 
 
 def test_two_directions_share_the_hidden_size():
-    with pytest.raises(ValueError, match=r"needs an even model\.hidden_size, not 5"):
-        Encoder(E, 5, 1, bidirectional=True)
+    encoder = Encoder(E, 6, 2, bidirectional=True)
+    assert [[cell.hidden_size for cell in layer.cells] for layer in encoder.layers] == [[3, 3], [3, 3]]

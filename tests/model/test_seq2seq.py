@@ -23,6 +23,14 @@ VARIANTS = {
     "dot": {"attention": "dot", "residual": True, "tie_embeddings": "all"},
     "general": {"attention": "general", "encoder_layers": 1, "decoder_layers": 3},
     "additive": {"attention": "additive", "bridge": "linear", "reverse_source": True},
+    "sutskever's output": {"attention": "none", "bidirectional": False, "readout": "none", "embedding_size": 6},
+    "rnn": {"cell": "rnn"},
+    "peepholes and projections": {"peepholes": True, "projection": 2, "extra_projection": 2, "residual": True},
+    "lecture": {"cell": "lecture-lstm", "attention": "dot"},
+    "layer norm": {"cell": "layer-norm-lstm"},
+    "gru": {"cell": "gru", "bridge": "linear"},
+    "cho's gru": {"cell": "gru", "reset": "before", "attention": "none", "context": "every-step", "readout": "maxout"},
+    "deep transition": {"cell": "gru", "transition": 3},
 }
 ALL = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -184,8 +192,40 @@ def test_all_weights_start_in_the_range_given(tie):
     assert len(cells) == 2 + 3  # one encoder layer in two directions, three decoder layers
     for cell in cells:
         i, f, g, o = cell.bias.detach().chunk(4)
-        assert (f == 1).all()
+        assert 0 < (f - 1).abs().max() <= 0.0801  # 1 is added to what is drawn
         assert 0 < torch.cat([i, g, o]).abs().max() <= 0.08
+
+
+@pytest.mark.parametrize("value", [1.0, 0.0, -2.0])
+def test_the_forget_gates_start_at_the_bias_asked_for(value):
+    for module in build(forget_bias=value).modules():
+        if isinstance(module, LSTMCell):
+            assert module.bias.tolist() == [0.0] * module.hidden_size + [value] * module.hidden_size + [0.0] * (
+                2 * module.hidden_size
+            )
+
+
+def test_truncated_to_the_whole_length_it_is_full_back_propagation():
+    model = build()
+    full, whole = (model(SOURCE, LENGTHS, TARGET, truncate) for truncate in (0, TARGET.size(1)))
+    assert_close(whole, full)
+    of, pull = list(model.parameters()), torch.randn_like(full)
+    slopes = [torch.autograd.grad((out * pull).sum(), of, allow_unused=True) for out in (full, whole)]
+    for found, expected in zip(*slopes, strict=True):
+        assert found is expected is None or torch.equal(found, expected)
+
+
+def test_truncated_no_error_passes_the_border():
+    """The outputs are the same; the last word's error reaches its own stretch of two words, and not the one before."""
+    model = build()
+    words = torch.cat([TARGET, TARGET[:, 1:2]], dim=1)  # four words: two stretches
+    read = model.target_embedding(words).detach().requires_grad_()
+    model.target_embedding.forward = lambda ids: read
+    full, cut = (model(SOURCE, LENGTHS, words, truncate) for truncate in (0, 2))
+    assert_close(cut, full)
+    for out, reached in ((full, [True] * 4), (cut, [False, False, True, True])):
+        (slope,) = torch.autograd.grad(out[:, 3].sum(), read, retain_graph=True)
+        assert [bool(slope[:, t].any()) for t in range(4)] == reached
 
 
 def test_options_reach_the_network():
@@ -216,6 +256,17 @@ def test_the_vector_at_every_step_is_as_wide_as_asked():
         ({"dropout": -0.1}, r"model\.dropout is a probability below 1, not -0\.1"),
         ({"word_dropout": 1.5}, r"model\.word_dropout is a probability below 1, not 1\.5"),
         ({"context": "every-step"}, r"every-step is for model\.attention none"),
+        ({"recurrent_dropout": 1.0}, r"model\.recurrent_dropout is a probability below 1, not 1\.0"),
+        ({"zoneout": -0.5}, r"model\.zoneout is a probability below 1, not -0\.5"),
+        ({"transition": 0}, r"model\.transition must be at least 1, not 0"),
+        ({"cell": "lsmt"}, r"model\.cell must be one of rnn, lstm, .*, not lsmt"),
+        ({"cell": "gru", "peepholes": True}, r"model\.peepholes is for model\.cell lstm, not gru: leave it at False"),
+        ({"cell": "lecture-lstm", "projection": 4}, r"model\.projection is for model\.cell lstm, not lecture-lstm"),
+        ({"reset": "before"}, r"model\.reset is for model\.cell gru, not lstm: leave it at after"),
+        ({"cell": "rnn", "forget_bias": 0.0}, r"model\.forget_bias is for model\.cell lstm or .*, not rnn"),
+        ({"extra_projection": 4}, r"model\.extra_projection stands beside model\.projection, which is 0"),
+        ({"projection": 512}, r"narrower than model\.hidden_size 512, which 512 does not"),
+        ({"projection": 5}, r"needs even model\.projection and model\.extra_projection"),
     ],
     ids=str,
 )
@@ -229,8 +280,9 @@ def test_options_that_make_no_sense_are_refused(options, message):
     [
         ({"hidden_size": 5}, r"bidirectional encoder needs an even model\.hidden_size, not 5"),
         ({"bridge": "copy", "decoder_layers": 3}, r"not 2 layers of 6 and 3 of 6: .* model\.bridge linear"),
+        ({"readout": "none"}, r"model\.readout none hands on 12 numbers, .* not 4: set that"),
     ],
-    ids=["odd width", "copy"],
+    ids=["odd width", "copy", "no readout"],
 )
 def test_a_network_that_does_not_fit_together_is_refused(options, message):
     with pytest.raises(ValueError, match=message):

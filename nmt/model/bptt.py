@@ -1,0 +1,131 @@
+"""Back-propagation through time, full and written out: a cell is unrolled, and errors are carried back through it.
+
+The steps of all sentences are taken together, one after the other, and what they compute is kept; then, last step
+first, the errors of each are written down, and at the end the gradient of every weight is summed over time in one
+product (the lecture's slides on BPTT; Werbos 1990; products as in Appleyard et al. 2016). How, `equations.py` says.
+
+Rows of unequal length need neither masks nor padding. They are sorted by length, longest first, so the rows still
+running at a step are the first n; and the words of a batch stand in the order of reading: all first words, then all
+second ones.
+
+Shapes: **B** sentences, **T** length, **N** words, **n** rows running at a step, **G** gates' sums, **O** outputs,
+**R** what the recurrence reads.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from nmt.model.cells import Cell, State
+from nmt.model.equations import Equations, Parts, Unrolled, equations_of
+from nmt.model.products import Repeated
+
+
+class Reading(NamedTuple):
+    """In which order the N words of a batch are read."""
+
+    counts: list[int]  # per step, the rows still running: they sum to N
+    rows: Tensor  # (B,) the sentences, longest first
+    words: Tensor  # (N,) where in (B * T) each word stands
+    rank: Tensor  # (N,) in which of `rows`
+    before: Tensor  # (N,) where the state before it stands: 0 ... B-1 are the initial ones, B + n is that after word n
+    last: Tensor  # (B,) which word is the last of each row, in the order of `rows`
+
+
+def reading(lengths: Tensor, steps: int, backwards: bool = False) -> Reading:
+    """The order for sentences of the given lengths (B,), at least 1, padded to `steps`; or for their words reversed."""
+    ordered, rows = lengths.sort(descending=True, stable=True)
+    running = torch.arange(steps, device=lengths.device)[:, None] < ordered  # (T, B)
+    counts = running.sum(dim=1)
+    start = counts.cumsum(dim=0) - counts  # (T,) the first word of each step
+    step, rank = running.nonzero(as_tuple=True)  # (N,) each
+    place = ordered[rank] - 1 - step if backwards else step
+    before = torch.where(step > 0, rows.numel() + start[(step - 1).clamp(min=0)] + rank, rank)
+    last = start[ordered - 1] + torch.arange(rows.numel(), device=lengths.device)
+    return Reading([count for count in counts.tolist() if count], rows, rows[rank] * steps + place, rank, before, last)
+
+
+def unroll(cell: Cell, x: Tensor, state: State, order: Reading, mask: Tensor | None) -> tuple[Tensor, State]:
+    """Read words x (N, E), in the order of reading, from `state` (B, O) on; the outputs (N, O), the state at the end.
+
+    The rows of the states, and of the mask (B, R), are in the order of `order.rows`. Under autocast, products are in
+    its type, and the memory of an LSTM in float32.
+    """
+    equations, weights = equations_of(cell)
+    products = cell.products(x)  # (N, G) of all steps, in one
+    kind = products.dtype
+    wide = torch.float32 if kind.itemsize < 4 else kind
+    initial = state[0].to(kind), *(part.to(wide) for part in state[1:])
+    given = *initial, *(weight.to(kind) for weight in weights)
+    mask = None if mask is None else mask.to(kind)
+    with torch.autocast(x.device.type, enabled=False):
+        outputs, *rest = _Unroll.apply(  # type: ignore[no-untyped-call]
+            equations, order, mask, len(initial), products, *given
+        )
+    return outputs, cell.state(outputs.index_select(0, order.last), *rest)
+
+
+class _Unroll(torch.autograd.Function):
+    """(products, initial state, weights) -> (all outputs (N, O), the final state's other parts (B, H))."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        equations: Equations,
+        order: Reading,
+        mask: Tensor | None,
+        parts: int,
+        products: Tensor,
+        *given: Tensor,
+    ) -> tuple[Tensor, ...]:
+        initial, weights = given[:parts], given[parts:]
+        kept, _ = equations.kept(initial[-1].size(1))
+        gates = products.new_empty(products.size(0), kept)
+        after = tuple(part.new_empty(products.size(0), part.size(1)) for part in initial)
+        times = tuple(Repeated(matrix, len(order.rows)) for matrix in equations.matrices(weights))
+        state = initial
+        steps = zip(*(part.split(order.counts) for part in (products, gates, *after)), strict=True)
+        for sums, kept_now, *written in steps:
+            before = tuple(part[: sums.size(0)] for part in state)
+            state = tuple(written)
+            equations.step(sums, Unrolled(_read(before[0], weights, mask), before, kept_now, state), weights, times)
+        ctx.equations, ctx.order, ctx.mask, ctx.parts = equations, order, mask, parts
+        ctx.save_for_backward(gates, *after, *given)
+        return after[0], *(part.index_select(0, order.last) for part in after[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_outputs: Tensor, *d_final: Tensor) -> tuple[Tensor | None, ...]:
+        equations, order, mask, parts = ctx.equations, ctx.order, ctx.mask, ctx.parts
+        gates, *rest = ctx.saved_tensors
+        after, initial, weights = tuple(rest[:parts]), tuple(rest[parts : 2 * parts]), tuple(rest[2 * parts :])
+        joined = (torch.cat(pair) for pair in zip(initial, after, strict=True))
+        before = tuple(part.index_select(0, order.before) for part in joined)  # (N, O), ...
+        masks = None if mask is None else mask.index_select(0, order.rank)
+        every = Unrolled(_read(before[0], weights, masks), before, gates, after)
+        slopes = equations.slopes(every, weights)
+        times = tuple(Repeated(matrix.t(), len(order.rows)) for matrix in equations.matrices(weights))
+        errors = gates.new_empty(gates.size(0), equations.kept(initial[-1].size(1))[1])
+        opening = torch.zeros_like(initial[0]), *d_final  # what each row's last step is told from behind
+        d: Parts = tuple(part[:0] for part in opening)
+        steps = zip(*(part.split(order.counts) for part in (d_outputs, errors, *slopes)), strict=True)
+        for d_output, written, *now in reversed(list(steps)):
+            if (count := d_output.size(0)) > (running := d[0].size(0)):
+                d = tuple(torch.cat([part, new[running:count]]) for part, new in zip(d, opening, strict=True))
+            d_read, (d_hidden, *d_rest) = equations.back(tuple(now), (d[0] + d_output, *d[1:]), written, weights, times)
+            if mask is not None:
+                d_read = d_read * mask[:count]
+            if d_read.size(1) < d_output.size(1):
+                d_read = F.pad(d_read, (0, d_output.size(1) - d_read.size(1)))
+            d = d_read if d_hidden is None else d_read + d_hidden, *d_rest
+        d_products, d_weights = equations.gradients(every, slopes, errors)
+        return None, None, None, None, d_products, *d, *d_weights
+
+
+def _read(hidden: Tensor, weights: Parts, mask: Tensor | None) -> Tensor:
+    """What the recurrent weights read of the state before (n, O): (n, R)."""
+    read = hidden[:, : weights[0].size(1)]
+    return read if mask is None else read * mask[: read.size(0)]

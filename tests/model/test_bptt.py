@@ -1,0 +1,326 @@
+"""Every cell over time, whichever way it runs, is the cell in a loop over each sentence by itself."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn, tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.testing import assert_close
+
+from nmt.model.bptt import reading
+from nmt.model.cells import (
+    Cell,
+    DeepTransition,
+    GRUCell,
+    LayerNormLSTMCell,
+    LectureLSTMCell,
+    LSTMCell,
+    RNNCell,
+    State,
+    like,
+)
+from nmt.model.products import Repeated, product
+from nmt.model.recurrent import Layer
+
+B, T, E, H = 4, 5, 3, 4
+LENGTHS = tensor([2, 5, 1, 4])
+CELLS: dict[str, Callable[[int, int], Cell | DeepTransition]] = {
+    "rnn": RNNCell,
+    "lstm": LSTMCell,
+    "peepholes": partial(LSTMCell, peepholes=True),
+    "projection": partial(LSTMCell, projection=3),
+    "two projections": partial(LSTMCell, peepholes=True, projection=2, extra_projection=1),
+    "lecture": LectureLSTMCell,
+    "layer norm": LayerNormLSTMCell,
+    "gru": GRUCell,
+    "gru reset before": partial(GRUCell, reset="before"),
+    "deep transition": lambda inputs, cells: DeepTransition([LSTMCell(inputs, cells), LSTMCell(0, cells)]),
+    "deep transition of grus": lambda inputs, cells: DeepTransition([GRUCell(inputs, cells), GRUCell(0, cells)]),
+}
+KINDS = pytest.mark.parametrize("kind", CELLS)
+SINGLE = pytest.mark.parametrize("kind", [kind for kind in CELLS if not kind.startswith("deep")])
+DIRECTIONS = pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "both"])
+PADDED = pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
+
+
+def build(kind: str, bidirectional: bool = False, path: str = "", **noise: float) -> Layer:
+    """A layer with weights of some size, all in float64; run that way, if one is given."""
+    torch.manual_seed(1)
+    layer = Layer(E, H, bidirectional, CELLS[kind], **noise).double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, 0, 0.7)
+    if path:
+        layer.path = lambda *_: path  # type: ignore[method-assign]
+    return layer
+
+
+def words(lengths: Tensor | None) -> Tensor:
+    return torch.arange(T) < (torch.full((B,), T) if lengths is None else lengths)[:, None]
+
+
+def start(layer: Layer) -> State:
+    return layer.state._make(torch.randn(B, size).double().requires_grad_() for size in layer.state_sizes)
+
+
+def run_alone(cell: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
+    """The cell over the words of one sentence x (T, E), one after the other."""
+    outputs = []
+    for word in x:
+        state = cell(word[None], state)
+        outputs.append(state.hidden)
+    return torch.cat(outputs), state
+
+
+def one_by_one(layer: Layer, x: Tensor, state: State | None, lengths: Tensor | None) -> list[Tensor]:
+    """Outputs of all words (N, D*O), and the parts of the final state, of each sentence by itself."""
+    outputs, finals = [], []
+    for row, length in enumerate((torch.full((B,), T) if lengths is None else lengths).tolist()):
+        there, back = x[row, :length], x[row, :length].flip(0)
+        cells = layer.cells
+        zeros = layer.state._make(torch.zeros(1, size).double() for size in cells[0].state_sizes)
+        before = zeros if state is None else like(state, [part[row : row + 1] for part in state])
+        output, final = run_alone(cells[0], there, before)
+        if len(cells) == 2:
+            output_back, final_back = run_alone(cells[1], back, zeros)
+            output = torch.cat([output, output_back.flip(0)], dim=1)
+            final = like(final, [torch.cat(parts, dim=1) for parts in zip(final, final_back, strict=True)])
+        outputs.append(output)
+        finals.append(final)
+    return [torch.cat(outputs), *(torch.cat(parts) for parts in zip(*finals, strict=True))]
+
+
+def assert_equal_with_gradients(layer: Layer, lengths: Tensor | None) -> None:
+    """Outputs, final states and the gradients of everything are those of the loops."""
+    x = torch.randn(B, T, E).double().requires_grad_()
+    state = None if len(layer.cells) == 2 else start(layer)
+    outputs, final = layer(x, state, lengths)
+    results, expected = [outputs[words(lengths)], *final], one_by_one(layer, x, state, lengths)
+    pulls = [torch.randn_like(part) for part in expected]
+    of = [x, *layer.parameters(), *(state or ())]
+    for found, wanted in zip(results, expected, strict=True):
+        assert_close(found, wanted)
+    slopes = [
+        torch.autograd.grad(sum((a * b).sum() for a, b in zip(parts, pulls, strict=True)), of)
+        for parts in (results, expected)
+    ]
+    for found, wanted in zip(*slopes, strict=True):
+        assert_close(found, wanted)
+
+
+@SINGLE
+@PADDED
+@DIRECTIONS
+def test_unrolled_it_is_the_cell_in_a_loop(kind, bidirectional, lengths):
+    assert_equal_with_gradients(build(kind, bidirectional, "unrolled"), lengths)
+
+
+@KINDS
+@PADDED
+@DIRECTIONS
+def test_looped_it_is_the_cell_in_a_loop(kind, bidirectional, lengths):
+    assert_equal_with_gradients(build(kind, bidirectional, "loop"), lengths)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+@PADDED
+@DIRECTIONS
+def test_fused_it_is_the_cell_in_a_loop(kind, bidirectional, lengths):
+    assert_equal_with_gradients(build(kind, bidirectional, "fused"), lengths)
+
+
+@SINGLE
+@DIRECTIONS
+def test_the_gradient_is_the_slope(kind, bidirectional):
+    layer = build(kind, bidirectional, "unrolled")
+    x = torch.randn(B, T, E).double().requires_grad_()
+    state = None if bidirectional else start(layer)
+
+    def run(x: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+        outputs, final = layer(x, state, LENGTHS)
+        return outputs[words(LENGTHS)], *final
+
+    assert torch.autograd.gradcheck(run, (x, *layer.parameters(), *(state or ())), fast_mode=True)
+
+
+@KINDS
+def test_one_call_is_many_calls(kind):
+    layer = build(kind)
+    x, state = torch.randn(B, T, E).double(), start(layer)
+    outputs, final = layer(x, state)
+    for step in range(T):
+        output, state = layer(x[:, step : step + 1], state)
+        assert_close(output[:, 0], outputs[:, step])
+    assert_close(tuple(state), tuple(final))
+
+
+@SINGLE
+def test_garbage_in_the_padding_is_never_read(kind):
+    layer = build(kind, bidirectional=True, path="unrolled")
+    clean = torch.randn(B, T, E).double()
+    garbage = torch.where(words(LENGTHS)[:, :, None], clean, torch.nan).requires_grad_()
+    (found, final), (expected, expected_final) = layer(garbage, None, LENGTHS), layer(clean, None, LENGTHS)
+    assert torch.equal(found[words(LENGTHS)], expected[words(LENGTHS)])
+    assert all(torch.equal(*parts) for parts in zip(final, expected_final, strict=True))
+    (pull,) = torch.autograd.grad(found[words(LENGTHS)].sum(), garbage)
+    assert (pull[~words(LENGTHS)] == 0).all()
+
+
+# ---- torch's own, of another hand
+
+
+@pytest.mark.parametrize("path", ["fused", "unrolled", "loop"])
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
+def test_torch_has_the_same_cell(kind, path):
+    layer = build(kind, True, path)
+    theirs = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[kind](E, H, batch_first=True, bidirectional=True).double()
+    for cell, suffix in zip(layer.cells, ["l0", "l0_reverse"], strict=True):
+        getattr(theirs, f"weight_ih_{suffix}").data.copy_(cell.input_weight)
+        getattr(theirs, f"weight_hh_{suffix}").data.copy_(cell.recurrent_weight)
+        getattr(theirs, f"bias_ih_{suffix}").data.copy_(cell.bias)
+        second = getattr(theirs, f"bias_hh_{suffix}").data.zero_()
+        if kind == "gru":
+            second[2 * H :] = cell.candidate_bias.data
+    x = torch.randn(B, T, E).double()
+    packed, final = theirs(pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False))
+    expected, _ = pad_packed_sequence(packed, batch_first=True)
+    outputs, state = layer(x, None, LENGTHS)
+    assert_close(outputs[words(LENGTHS)], expected[words(LENGTHS)])
+    for part, wanted in zip(state, final if kind == "lstm" else [final], strict=True):
+        assert_close(part, torch.cat(list(wanted), dim=1))
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported")
+def test_torchs_projection_is_ours():
+    layer, theirs = build("projection"), nn.LSTM(E, H, proj_size=3, batch_first=True).double()
+    (cell,) = layer.cells
+    for name in ("input_weight", "recurrent_weight", "bias", "projection"):
+        short = {"input_weight": "weight_ih", "recurrent_weight": "weight_hh", "bias": "bias_ih"}.get(name, "weight_hr")
+        getattr(theirs, f"{short}_l0").data.copy_(getattr(cell, name))
+    theirs.bias_hh_l0.data.zero_()
+    x = torch.randn(B, T, E).double()
+    expected, (hidden, memory) = theirs(x)
+    outputs, final = layer(x)
+    assert_close(outputs, expected)
+    assert_close(tuple(final), (hidden[0], memory[0]))
+
+
+# ---- noise
+
+
+@SINGLE
+def test_recurrent_dropout_is_the_same_whichever_way_it_runs(kind):
+    found = []
+    for path in ("unrolled", "loop"):
+        layer = build(kind, True, path, recurrent_dropout=0.5)
+        x = torch.randn(B, T, E).double().requires_grad_()
+        torch.manual_seed(2)
+        outputs, final = layer(x, None, LENGTHS)
+        loss = outputs[words(LENGTHS)].square().sum() + sum(part.square().sum() for part in final)
+        found.append([outputs, *final, *torch.autograd.grad(loss, [x, *layer.parameters()])])
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other)
+    assert not torch.equal(layer.eval()(x, None, LENGTHS)[0], outputs)
+
+
+def test_recurrent_dropout_hides_a_unit_at_every_step_or_at_none():
+    """A vanilla RNN that only passes its state on: what is hidden once is 0 for ever, the rest grows by 1 / 0.75."""
+    layer = Layer(1, 1, cell=RNNCell, recurrent_dropout=0.25)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    layer.cells[0].recurrent_weight.data.fill_(1e-3)
+    state = layer.state(torch.full((4000, 1), 1.0))
+    last = layer(torch.zeros(4000, 3, 1), state)[1].hidden
+    kept = last > 0
+    assert_close(last[kept], torch.full_like(last[kept], (1e-3 / 0.75) ** 3))
+    assert 0.72 < kept.float().mean() < 0.78  # deviation 0.007
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_zoneout_leaves_units_as_they_were(kind):
+    layer = build(kind, zoneout=0.25)
+    torch.manual_seed(3)
+    x, state = (
+        torch.randn(500, 1, E).double(),
+        layer.state._make(torch.randn(500, size).double() for size in layer.state_sizes),
+    )
+    fresh = layer.cells[0](x[:, 0], state)
+    for before, new, found in zip(state, fresh, layer(x, state)[1], strict=True):
+        old = found == before
+        assert_close(torch.where(old, before, new), found)
+        assert 0.2 < old.double().mean() < 0.3  # of 2,000 draws: deviation 0.01
+    for before, new, found in zip(state, fresh, layer.eval()(x, state)[1], strict=True):
+        assert_close(found, 0.25 * before + 0.75 * new)  # the expectation
+
+
+# ---- which way
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "path"),
+    [
+        ("lstm", "cpu", "fused"),
+        ("gru", "cpu", "unrolled"),
+        ("rnn", "cpu", "unrolled"),
+        ("lstm", "cuda", "fused"),
+        ("gru", "cuda", "fused"),
+        ("rnn", "cuda", "fused"),
+        ("gru reset before", "cuda", "unrolled"),
+        ("peepholes", "cuda", "unrolled"),
+        ("lecture", "cpu", "unrolled"),
+        ("deep transition", "cpu", "loop"),
+    ],
+)
+def test_which_way_a_cell_runs(kind, device, path):
+    assert build(kind).path(torch.device(device), True, False) == path
+
+
+def test_noise_and_a_second_derivative_choose_the_way():
+    cpu = torch.device("cpu")
+    assert build("lstm", recurrent_dropout=0.1).path(cpu, True, False) == "unrolled"
+    assert build("lstm", recurrent_dropout=0.1).path(cpu, False, False) == "fused"
+    assert build("lstm", zoneout=0.1).path(cpu, False, False) == "loop"
+    layer = build("lstm")
+    layer.looped = True
+    assert layer.path(cpu, False, False) == "loop"
+    assert build("lstm").path(cpu, True, True) == "unrolled"
+    assert build("lstm").path(cpu, False, True) == "fused"
+    assert build("lstm").path(torch.device("cuda"), True, True) == "fused"
+
+
+@SINGLE
+def test_under_bf16_it_is_near_fp32(kind):
+    layer, x = build(kind, True, "unrolled").float(), torch.randn(B, T, E, requires_grad=True)
+    found = []
+    for bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            outputs, final = layer(x, None, LENGTHS)
+        loss = outputs[words(LENGTHS)].float().square().sum() + sum(part.float().square().sum() for part in final)
+        found.append([outputs[words(LENGTHS)].float(), *torch.autograd.grad(loss, [x, *layer.parameters()])])
+    for exact, rough in zip(*found, strict=True):
+        assert rough.dtype == torch.float32
+        assert (rough - exact).norm() < 0.05 * exact.norm() + 1e-3
+
+
+# ---- the order of reading, and products
+
+
+def test_the_order_of_reading_by_hand():
+    order = reading(tensor([1, 3, 2]), 3)
+    assert order.counts == [3, 2, 1]
+    assert order.rows.tolist() == [1, 2, 0]  # longest first
+    assert order.words.tolist() == [3, 6, 0, 4, 7, 5]  # all first words, all second ones, the third: of rows 1, 2, 0
+    assert order.before.tolist() == [0, 1, 2, 3, 4, 6]  # 3 initial states, then those after each word
+    assert order.last.tolist() == [5, 4, 2]
+    assert reading(tensor([1, 3, 2]), 3, backwards=True).words.tolist() == [5, 7, 0, 4, 6, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_products_are_products(dtype):
+    x, weight, addend = (torch.randint(-4, 5, shape).to(dtype) for shape in ((7, 6), (5, 6), (7, 5)))  # exact in all
+    expected = x.double() @ weight.double().t()
+    assert_close(product(x, weight).double(), expected)
+    assert_close(Repeated(weight, 7)(x).double(), expected)
+    assert_close(Repeated(weight, 7).plus(x, addend).double(), expected + addend.double())
+    assert_close(product(x.t().contiguous().t(), weight).double(), expected)

@@ -1,0 +1,47 @@
+"""The loss in one pass is torch's, with its gradient."""
+
+import math
+
+import pytest
+import torch
+from torch import tensor
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from nmt.model.loss import cross_entropy
+
+SMOOTHED = pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+
+
+def test_by_hand():
+    """P = (1/2, 1/4, 1/4): the word's -log P, and with a share of 0.3 the mean of all three's."""
+    logits = tensor([[1.0, 0.5, 0.5]]).log().requires_grad_()
+    assert_close(cross_entropy(logits, tensor([0])), tensor(math.log(2)))
+    loss = cross_entropy(logits, tensor([0]), 0.3)
+    assert_close(loss, tensor(0.7 * math.log(2) + 0.1 * (math.log(2) + 2 * math.log(4))))
+    (slope,) = torch.autograd.grad(loss, logits)
+    assert_close(slope, tensor([[1 / 2 - 0.8, 1 / 4 - 0.1, 1 / 4 - 0.1]]))
+
+
+@SMOOTHED
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_it_is_torchs(smoothing, dtype):
+    torch.manual_seed(1)
+    logits = (3 * torch.randn(40, 30)).to(dtype).requires_grad_()
+    words = torch.randint(0, 30, (40,))
+    exact = logits.detach().double().requires_grad_()
+    expected = F.cross_entropy(exact, words, label_smoothing=smoothing, reduction="sum")
+    found = cross_entropy(logits, words, smoothing)
+    assert_close(found.double(), expected, rtol=1e-5, atol=0)
+    (slope,), (expected_slope,) = torch.autograd.grad(2 * found, logits), torch.autograd.grad(2 * expected, exact)
+    assert slope.dtype == dtype
+    close = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2**-8}[dtype]
+    assert_close(slope.double(), expected_slope, rtol=close, atol=close)
+
+
+@SMOOTHED
+def test_a_word_of_hardly_any_probability_has_a_finite_loss(smoothing):
+    logits = tensor([[0.0, 500.0, -500.0]], requires_grad=True)
+    loss = cross_entropy(logits, tensor([2]), smoothing)
+    assert_close(loss, tensor((1 - smoothing) * 1000 + smoothing * 500))
+    assert_close(torch.autograd.grad(loss, logits)[0].sum(), tensor(0.0))
