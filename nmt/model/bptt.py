@@ -23,6 +23,8 @@ from nmt.model.cells import Cell, State
 from nmt.model.equations import Equations, Parts, Unrolled, equations_of
 from nmt.model.products import Repeated
 
+BLOCK = 4096  # words whose slopes are computed together: few enough to stay in a CPU's cache
+
 
 class Reading(NamedTuple):
     """In which order the N words of a batch are read."""
@@ -102,27 +104,67 @@ class _Unroll(torch.autograd.Function):
         equations, order, mask, parts = ctx.equations, ctx.order, ctx.mask, ctx.parts
         gates, *rest = ctx.saved_tensors
         after, initial, weights = tuple(rest[:parts]), tuple(rest[parts : 2 * parts]), tuple(rest[2 * parts :])
-        joined = (torch.cat(pair) for pair in zip(initial, after, strict=True))
-        before = tuple(part.index_select(0, order.before) for part in joined)  # (N, O), ...
-        masks = None if mask is None else mask.index_select(0, order.rank)
-        every = Unrolled(_read(before[0], weights, masks), before, gates, after)
-        slopes = equations.slopes(every, weights)
+        joined = [torch.cat(pair) for pair in zip(initial, after, strict=True)]
         times = tuple(Repeated(matrix.t(), len(order.rows)) for matrix in equations.matrices(weights))
-        errors = gates.new_empty(gates.size(0), equations.kept(initial[-1].size(1))[1])
         opening = torch.zeros_like(initial[0]), *d_final  # what each row's last step is told from behind
         d: Parts = tuple(part[:0] for part in opening)
-        steps = zip(*(part.split(order.counts) for part in (d_outputs, errors, *slopes)), strict=True)
-        for d_output, written, *now in reversed(list(steps)):
-            if (count := d_output.size(0)) > (running := d[0].size(0)):
-                d = tuple(torch.cat([part, new[running:count]]) for part, new in zip(d, opening, strict=True))
-            d_read, (d_hidden, *d_rest) = equations.back(tuple(now), (d[0] + d_output, *d[1:]), written, weights, times)
-            if mask is not None:
-                d_read = d_read * mask[:count]
-            if d_read.size(1) < d_output.size(1):
-                d_read = F.pad(d_read, (0, d_output.size(1) - d_read.size(1)))
-            d = d_read if d_hidden is None else d_read + d_hidden, *d_rest
-        d_products, d_weights = equations.gradients(every, slopes, errors)
-        return None, None, None, None, d_products, *d, *d_weights
+        blocks = _blocks(order.counts)
+        words = [sum(counts) for counts in blocks]
+        split = [part.split(words) for part in (d_outputs, order.before, order.rank, gates, *after)]
+        d_products: list[Tensor] = []
+        d_weights: list[Parts] = []
+        for counts, d_output, places, rank, kept, *states in reversed(list(zip(blocks, *split, strict=True))):
+            before = tuple(part.index_select(0, places) for part in joined)  # (N, O), ... of this block
+            masks = None if mask is None else mask.index_select(0, rank)
+            every = Unrolled(_read(before[0], weights, masks), before, kept, tuple(states))
+            slopes = equations.slopes(every, weights)
+            errors = kept.new_empty(kept.size(0), equations.kept(initial[-1].size(1))[1])
+            steps = list(zip(*(part.split(counts) for part in (d_output, errors, *slopes)), strict=True))
+            for d_out, written, *now in reversed(steps):
+                d = _back(equations, d, opening, d_out, tuple(now), written, weights, times, mask)
+            d_sums, found = equations.gradients(every, slopes, errors)
+            d_products.append(d_sums)
+            d_weights.append(found)
+        if len(blocks) == 1:
+            return None, None, None, None, *d_products, *d, *d_weights[0]
+        summed = (torch.stack(found).sum(dim=0) for found in zip(*d_weights, strict=True))
+        return None, None, None, None, torch.cat(d_products[::-1]), *d, *summed
+
+
+def _back(
+    equations: Equations,
+    d: Parts,
+    opening: Parts,
+    d_output: Tensor,
+    slopes: Parts,
+    errors: Tensor,
+    weights: Parts,
+    times: tuple[Repeated, ...],
+    mask: Tensor | None,
+) -> Parts:
+    """One step back: from d after it (n, O), ... and its output's own d_output, d before it; the errors are written.
+
+    Rows that end at this step were not running behind it: `opening` says what they are told.
+    """
+    count, running = d_output.size(0), d[0].size(0)
+    if count > running:
+        d = tuple(torch.cat([part, new[running:count]]) for part, new in zip(d, opening, strict=True))
+    d_read, (d_hidden, *d_rest) = equations.back(slopes, (d[0] + d_output, *d[1:]), errors, weights, times)
+    if mask is not None:
+        d_read = d_read * mask[:count]
+    if d_read.size(1) < d_output.size(1):
+        d_read = F.pad(d_read, (0, d_output.size(1) - d_read.size(1)))
+    return d_read if d_hidden is None else d_read + d_hidden, *(part for part in d_rest if part is not None)
+
+
+def _blocks(counts: list[int]) -> list[list[int]]:
+    """Steps, given by their rows, in stretches of at most BLOCK words, or of one step."""
+    blocks: list[list[int]] = [[]]
+    for count in counts:
+        if blocks[-1] and sum(blocks[-1]) + count > BLOCK:
+            blocks.append([])
+        blocks[-1].append(count)
+    return blocks
 
 
 def _read(hidden: Tensor, weights: Parts, mask: Tensor | None) -> Tensor:

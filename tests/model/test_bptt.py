@@ -9,6 +9,7 @@ from torch import Tensor, nn, tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
+from nmt.model import bptt
 from nmt.model.bptt import reading
 from nmt.model.cells import (
     Cell,
@@ -128,6 +129,13 @@ def test_looped_it_is_the_cell_in_a_loop(kind, bidirectional, lengths):
 @DIRECTIONS
 def test_fused_it_is_the_cell_in_a_loop(kind, bidirectional, lengths):
     assert_equal_with_gradients(build(kind, bidirectional, "fused"), lengths)
+
+
+@SINGLE
+def test_it_is_the_same_in_blocks_of_a_few_words(kind, monkeypatch):
+    monkeypatch.setattr(bptt, "BLOCK", 6)  # of rows running 4, 3, 2, 2, 1: blocks of one, two, two steps
+    assert [len(counts) for counts in bptt._blocks([4, 3, 2, 2, 1])] == [1, 2, 2]
+    assert_equal_with_gradients(build(kind, True, "unrolled"), LENGTHS)
 
 
 @SINGLE
