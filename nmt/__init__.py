@@ -6,12 +6,12 @@ Where things are, in the order in which text meets them:
     tokenizer       text to subword ids and back
     batches         pairs encoded to disk, grouped by length, dealt in batches
     model.cells     one time step of a recurrent cell: the equations
-    model.equations the way back through each cell, derived by hand; model.bptt unrolls it
+    model.equations the way back through each cell, derived by hand; model.bptt unrolls it, model.products multiplies
     model.recurrent the recurrence over time, exact over padding, by the fastest way there is
     model.attention where the decoder looks
     model.encoder   source ids to outputs and a final state
     model.decoder   the bridge from that state, and the decoder
-    model.seq2seq   the translation model
+    model.seq2seq   the translation model; model.loss its cross-entropy
     training        loss, optimisers, schedules: the Lightning modules; hessian_free is an optimiser of ours
     config, fit     from options to a model folder; callbacks shows progress and stops on signals
     checkpoint      the model folder

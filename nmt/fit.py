@@ -34,7 +34,13 @@ log = logging.getLogger("nmt")
 
 FREE_TO_CHANGE = ("training.", "search.", "data.test")
 OF_NO_CONSEQUENCE = ("data.workers", "data.cache", "output")
-BOUND_TO_BATCHES = ("training.batch_tokens", "training.devices", "training.accumulate", "training.optimizer")
+BOUND_TO_BATCHES = (
+    "training.batch_tokens",
+    "training.devices",
+    "training.accumulate",
+    "training.optimizer",
+    "training.damping",
+)
 
 
 def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> None:
@@ -47,7 +53,8 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
         log.setLevel(logging.ERROR)  # one process of a DDP run speaks for all
     folder = Path(config.output)
     place = choose_device(device)
-    precision = choose_precision(config.training.precision, place)
+    looped = config.training.optimizer == "hessian-free"
+    precision = choose_precision("fp32" if looped else config.training.precision, place)
     _check_sources(config)
     _check_optimizer(config)
     resuming, changed = prepare_folder(folder, config, overwrite)
@@ -70,8 +77,8 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     log.info(
         "model: %.1fM parameters, on %s in %s, %d threads", parameters / 1e6, place, precision, torch.get_num_threads()
     )
-    looped, reduced = config.training.optimizer == "hessian-free", precision != "32-true"
-    ways = {"loop" if looped else layer.path(place, True, reduced) for layer in recurrent_layers(run.module.model)}
+    layers = recurrent_layers(run.module.model)
+    ways = {"loop" if looped else layer.path(place, True, precision != "32-true") for layer in layers}
     log.info("recurrence: %s", "; ".join(WAYS[way] for way in sorted(ways)))
     last = folder / "training" / LAST
     trainer.fit(
@@ -185,10 +192,12 @@ def _take_weights(model: Seq2Seq, start: SavedModel, config: Config) -> None:
 
 
 def _check_optimizer(config: Config) -> None:
-    """Hessian-free measures the curvature of one function: noise would make it another at every look."""
+    """Hessian-free measures the curvature of one function, in full precision: noise would make it another each time."""
     noise = ("dropout", "recurrent_dropout", "zoneout", "word_dropout")
     if config.training.optimizer == "hessian-free" and (on := [name for name in noise if getattr(config.model, name)]):
         raise ConfigError(f"training.optimizer hessian-free needs model.{on[0]} 0, not {getattr(config.model, on[0])}")
+    if config.training.optimizer == "hessian-free" and config.training.precision not in ("auto", "fp32"):
+        raise ConfigError(f"training.optimizer hessian-free computes in fp32, not {config.training.precision}")
 
 
 def _check_sources(config: Config) -> None:

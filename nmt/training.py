@@ -46,7 +46,8 @@ class TrainingOptions:
         adam_beta2: Decay of Adam's second moment.
         damping: Where the damping of hessian-free starts; it adapts itself.
         structural_damping: How much of it holds the hidden states, of hessian-free.
-        truncate: Target words beyond which no error goes back in time; 0 for full back-propagation.
+        truncate: Target words beyond which no error goes back in time; 0 for full back-propagation. Each stretch of so
+            many words draws dropout anew.
         weight_decay: Decoupled weight decay of adam.
         clip_norm: The gradient is scaled down to this norm; 0 for never.
         label_smoothing: Share of the target distribution spread over all pieces.
@@ -100,23 +101,34 @@ class TrainingOptions:
         for name in ("batch_tokens", "accumulate", "max_epochs", "validation_beam", "average", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "halve_every"):
+        for name in ("learning_rate", "halve_every", "damping"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training.{name} must be above 0, not {getattr(self, name)}")
         may_be_0 = ("warmup_steps", "halve_after", "weight_decay", "clip_norm", "max_steps", "max_minutes", "truncate")
-        for name in (*may_be_0, "validate_every", "validation_sentences", "patience", "damping", "structural_damping"):
+        for name in (*may_be_0, "validate_every", "validation_sentences", "patience", "structural_damping"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"training.{name} must be at least 0, not {getattr(self, name)}")
         if self.validate_every and self.accumulate > 1:
             raise ValueError("training.validate_every counts updates of one batch: set it to 0, or accumulate to 1")
-        if self.optimizer == "hessian-free" and (self.accumulate > 1 or self.devices > 1 or self.truncate):
-            raise ValueError(
-                "training.optimizer hessian-free takes one whole batch on one device: leave accumulate and "
-                "devices at 1 and truncate at 0, and set batch_tokens higher"
-            )
         for name in ("label_smoothing", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"training.{name} lies in [0, 1), not {getattr(self, name)}")
+        self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        """Refuse what this optimiser has not, or cannot do."""
+        owners = {"weight_decay": "adam", "adam_beta2": "adam", "damping": "hessian-free"}
+        for name, owner in (owners | {"structural_damping": "hessian-free"}).items():
+            usual = TrainingOptions.__dataclass_fields__[name].default
+            if self.optimizer != owner and getattr(self, name) != usual:
+                raise ValueError(
+                    f"training.{name} is for training.optimizer {owner}, not {self.optimizer}: leave it at {usual}"
+                )
+        if self.optimizer == "hessian-free" and (self.accumulate > 1 or self.devices > 1 or self.truncate):
+            raise ValueError(
+                "training.optimizer hessian-free takes one whole batch on one device: leave accumulate and devices "
+                "at 1, truncate at 0, and set batch_tokens higher"
+            )
 
 
 def planned_updates(options: TrainingOptions, batches: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import signal
@@ -78,8 +79,11 @@ def uninterrupted(toy, tmp_path_factory):
         (13, signal.SIGINT, PLATEAU),  # an epoch's end without validation
         (4, signal.SIGTERM, HALVING),  # updates of two batches
         (15, signal.SIGTERM, ["--training.max_steps=15"]),
+        (3, signal.SIGTERM, ["--training.max_steps=5", "--training.optimizer=hessian-free"]),
+        (7, signal.SIGINT, ["--training.optimizer=rmsprop", "--model.cell=gru", "--model.recurrent_dropout=0.2"]),
     ],
 )
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 def test_a_run_interrupted_and_taken_up_is_the_run_uninterrupted(
     tmp_path, toy, uninterrupted, monkeypatch, update, number, flags
 ):
@@ -321,6 +325,51 @@ def test_sgd_with_halving(tmp_path, toy):
     folder = run(toy, tmp_path / "model", *flags, "--training.halve_after=0.5", "--training.halve_every=0.5")
     # update 26 is the last of epoch 2: 25/13 epochs have passed, so it was halved at 0.5, 1 and 1.5
     assert last(folder)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.7 / 2**3
+
+
+@pytest.mark.parametrize(
+    ("flags", "way"),
+    [
+        (["--model.cell=rnn"], "our back-propagation through time"),
+        (["--model.cell=lecture-lstm"], "our back-propagation through time"),
+        (["--model.cell=layer-norm-lstm"], "our back-propagation through time"),
+        (["--model.cell=gru", "--model.transition=2"], "step by step, left to autograd"),
+        (["--model.peepholes=true", "--model.projection=8"], "our back-propagation through time"),
+        (["--model.recurrent_dropout=0.1", "--training.truncate=2"], "our back-propagation through time"),
+        (["--training.precision=bf16", "--model.residual=true"], "our back-propagation through time"),
+        (["--model.zoneout=0.1", "--training.optimizer=rmsprop"], "step by step, left to autograd"),
+        (["--training.optimizer=hessian-free", "--training.max_steps=6"], "step by step, left to autograd"),
+        ([], "torch's fused kernel"),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+def test_every_cell_and_optimiser_learns_and_is_read_back(tmp_path, toy, caplog, flags, way):
+    """In 26 updates (6 of hessian-free) perplexity falls well below that of knowing nothing, 60.
+
+    And what is written translates, batched as alone.
+    """
+    folder = run(toy, tmp_path / "model", *flags)
+    assert f"recurrence: {way}" in caplog.text
+    rows = (folder / "training" / "metrics" / "version_0" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("val_loss")
+    losses = [float(value) for row in rows[1:] if (value := row.split(",")[column])]
+    assert losses[-1] < math.log(60 * 0.7)
+    lines = toy.text("val.en")[:5]
+    translator = Translator.load(folder)
+    together = [answer.text for answer in translator.translate(lines)]
+    assert together == [answer.text for line in lines for answer in translator.translate([line])]
+
+
+@pytest.mark.parametrize("noise", ["dropout", "word_dropout", "recurrent_dropout", "zoneout"])
+def test_hessian_free_refuses_noise(tmp_path, toy, noise):
+    with pytest.raises(ConfigError, match=rf"hessian-free needs model\.{noise} 0, not 0\.2"):
+        run(toy, tmp_path / "model", "--training.optimizer=hessian-free", f"--model.{noise}=0.2")
+
+
+def test_hessian_free_computes_in_full_precision(tmp_path, toy):
+    with pytest.raises(ConfigError, match="hessian-free computes in fp32, not bf16"):
+        run(toy, tmp_path / "model", "--training.optimizer=hessian-free", "--training.precision=bf16")
 
 
 def test_each_side_may_have_its_own_vocabulary(tmp_path, toy):

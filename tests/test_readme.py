@@ -1,5 +1,6 @@
 """The README's commands, run as they stand in a folder with a small corpus; only sizes are made smaller."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -63,6 +64,25 @@ def test_the_commands_work_in_the_order_they_are_shown(folder):
     [program] = blocks("python")
     (folder / "program.py").write_text(program, encoding="utf8")
     assert run(f"{sys.executable} program.py", folder).count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_tools_run_and_draw(folder):
+    small = {
+        "gradient_flow": "--updates 1 --length 6 --train-length 3 --hidden 4",
+        "dynamics": "--hidden 5 --settle 3 --steps 3 --gains 0.5 2",
+        "long_range": "--length 10 --seconds 0.1 --hidden 4 --large-batch 20",
+        "bench": "--batch 2 --steps 3 --hidden 8 --repeats 1 --json bench.json",
+    }
+    lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.split("\n")]
+    tools = [line for line in lines if line.startswith("python tools/")]
+    assert len(tools) == len(small)
+    for line in tools:
+        [name] = re.findall(r"tools/(\w+)\.py", line)
+        assert run(line.replace("python tools/", f"{sys.executable} {ROOT}/tools/") + f" {small[name]}", folder)
+    for picture in ("flow.png", "dynamics.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "bench.json").read_text(encoding="utf8"))["peaks"]["fp32"] > 0
 
 
 def _after_size(command: str) -> str:

@@ -242,6 +242,23 @@ def test_hessian_free_takes_one_whole_batch(setting):
         TrainingOptions(optimizer="hessian-free", **setting)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "setting", "owner"),
+    [
+        ("sgd", {"weight_decay": 0.1}, "adam"),
+        ("rmsprop", {"adam_beta2": 0.9}, "adam"),
+        ("adam", {"damping": 3.0}, "hessian-free"),
+        ("sgd", {"structural_damping": 0.1}, "hessian-free"),
+    ],
+    ids=str,
+)
+def test_what_another_optimizer_has_is_refused(optimizer, setting, owner):
+    [name] = setting
+    message = rf"training\.{name} is for training\.optimizer {owner}, not {optimizer}: leave it at"
+    with pytest.raises(ValueError, match=message):
+        TrainingOptions(optimizer=optimizer, **setting)
+
+
 def test_truncation_is_for_training():
     seen = []
     model = Says(EIGHTHS)
@@ -291,7 +308,7 @@ def test_a_padded_batch_trains_as_its_sentences_accumulated():
     ("name", "kind"), [("adam", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("rmsprop", torch.optim.RMSprop)]
 )
 def test_the_optimizer_is_the_one_asked_for(name, kind):
-    options = TrainingOptions(optimizer=name, adam_beta2=0.9, weight_decay=0.5)
+    options = TrainingOptions(optimizer=name, **({"adam_beta2": 0.9, "weight_decay": 0.5} if name == "adam" else {}))
     module = TranslationModule(Says(EIGHTHS), options, None, [])
     trainer = module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     optimizer = module.configure_optimizers()

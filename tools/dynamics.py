@@ -63,14 +63,9 @@ def follow(cell: Cell, settle: int, steps: int) -> Motion:
         after, tangent = torch.func.jvp(advance, (state,), (tangent,))
         tangent = tangent.detach()
         norm = float(tangent.norm())
-        if norm == 0:  # nothing is left of the difference
-            return Motion(-torch.inf, 0.0, "fixed point")
-        growth += torch.tensor(norm).log().item()
-        last, state, tangent = (
-            float((after.detach() - state).norm()) / state.numel() ** 0.5,
-            after.detach(),
-            tangent / norm,
-        )
+        growth += torch.tensor(norm).log().item()  # -inf where nothing is left of the difference
+        last, state = float((after.detach() - state).norm()) / state.numel() ** 0.5, after.detach()
+        tangent = tangent / norm if norm else torch.randn_like(state)
     exponent = growth / steps
     if last < STILL:
         return Motion(exponent, last, "fixed point")

@@ -55,11 +55,10 @@ class Reader(nn.Module):
             state = cell(words, state)
             states.append(state)
         loss = F.cross_entropy(self.output(state.hidden), symbols[:, 0], reduction="sum")
-        names = dict(zip(state._fields, ("dE/dh", "dE/dc"), strict=False))
         found = {}
-        for field, name in names.items():
-            slopes = torch.autograd.grad(loss, [getattr(step, field) for step in states], retain_graph=True)
-            found[name] = [float(slope.norm(dim=1).mean()) for slope in slopes]
+        for part, field in enumerate(state._fields):
+            slopes = torch.autograd.grad(loss, [step[part] for step in states], retain_graph=True)
+            found[f"dE/d{field[0]}"] = [float(slope.norm(dim=1).mean()) for slope in slopes]
         return found
 
 

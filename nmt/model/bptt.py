@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from nmt.model.cells import Cell, State
 from nmt.model.equations import Equations, Parts, Unrolled, equations_of
-from nmt.model.products import Repeated
+from nmt.model.products import Repeated, linear
 
 BLOCK = 4096  # words whose slopes are computed together: few enough to stay in a CPU's cache
 
@@ -57,7 +57,7 @@ def unroll(cell: Cell, x: Tensor, state: State, order: Reading, mask: Tensor | N
     its type, and the memory of an LSTM in float32.
     """
     equations, weights = equations_of(cell)
-    products = cell.products(x)  # (N, G) of all steps, in one
+    products = cell.products(x, linear)  # (N, G) of all steps, in one
     kind = products.dtype
     wide = torch.float32 if kind.itemsize < 4 else kind
     initial = state[0].to(kind), *(part.to(wide) for part in state[1:])

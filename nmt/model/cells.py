@@ -11,7 +11,7 @@ Shapes: **B** sentences, **E** input size, **H** cells, **O** outputs (H, or les
 recurrence reads of them, **G** gates: all rows of the input weight together.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -32,6 +32,7 @@ class LSTMState(NamedTuple):
     cell: Tensor  # (B, H) c(t), the linear memory
 
 
+Linear = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, weight, bias) -> x weight' + bias
 State = HiddenState | LSTMState
 AnyState = TypeVar("AnyState", bound=State)
 
@@ -73,9 +74,9 @@ class Cell(nn.Module):
         """The state before the first word: `rows` rows of zeros."""
         return self.state._make(self.bias.new_zeros(rows, size) for size in self.state_sizes)
 
-    def products(self, x: Tensor) -> Tensor:
-        """What the input says to every gate, W x + b: (..., E) -> (..., G). Of all time steps at once, if you like."""
-        return F.linear(x, self.input_weight, self.bias)
+    def products(self, x: Tensor, linear: Linear = F.linear) -> Tensor:
+        """What the input says to every gate, W x + b: (N, E) -> (N, G). Of all time steps at once, if you like."""
+        return linear(x, self.input_weight, self.bias)
 
     def recurrent(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """What the recurrent weights read: the first R of h(t-1) (B, O), times the mask."""
@@ -186,10 +187,10 @@ class LayerNormLSTMCell(LSTMCell):
         self.cell_gain = nn.Parameter(torch.ones(hidden_size))
         self.cell_bias = nn.Parameter(torch.zeros(hidden_size))
 
-    def products(self, x: Tensor) -> Tensor:
-        """LN(W x) + b: (..., E) -> (..., G)."""
-        sums = F.linear(x, self.input_weight)
-        return F.layer_norm(sums, sums.shape[-1:], self.input_gain, self.bias)
+    def products(self, x: Tensor, linear: Linear = F.linear) -> Tensor:
+        """LN(W x) + b: (N, E) -> (N, G)."""
+        sums = linear(x, self.input_weight, torch.zeros_like(self.bias))
+        return F.layer_norm(sums, sums.shape[-1:], self.input_gain, self.bias).to(sums.dtype)
 
     def forward(self, x: Tensor, state: LSTMState, mask: Tensor | None = None) -> LSTMState:
         """Read x (B, E) in `state`; the state after it."""

@@ -30,8 +30,7 @@ class DecoderState(NamedTuple):
 class Bridge(nn.Module):
     """From the encoder's final states to the decoder's first: copied layer by layer, or by a linear layer.
 
-    The linear one reads a vector, such as the state of all layers; what becomes an h goes through tanh, whose range it
-    has.
+    The linear one reads a vector, such as the state of all layers; what becomes an h goes through tanh.
     """
 
     def __init__(self, sizes: tuple[tuple[int, ...], ...], vector_size: int = 0) -> None:

@@ -102,8 +102,8 @@ class LSTMEquations:
         self.lecture, self.peepholes, self.projection = lecture, peepholes, projection
 
     def kept(self, hidden_size: int) -> tuple[int, int]:
-        """i, f, g, o and tanh c; the errors of the sums, and with a projection d_h."""
-        return 5 * hidden_size, 4 * hidden_size + self.projection
+        """i, f, g, o and (not the lecture's) tanh c; the errors of the sums, and with a projection d_h."""
+        return (4 if self.lecture else 5) * hidden_size, 4 * hidden_size + self.projection
 
     def matrices(self, weights: Parts) -> Parts:
         """U, and P."""
@@ -113,8 +113,8 @@ class LSTMEquations:
         """The step as the cell has it."""
         hidden, cell = at.after
         sums = times[0].plus(at.read, products)
-        i, f, g, o, squashed = at.gates.chunk(5, dim=1)
         size = cell.size(1)
+        i, f, g, o, *squashed = at.gates.split(size, dim=1)
         if self.peepholes:
             sums[:, :size].addcmul_(weights[1][0], at.before[1])
             sums[:, size : 2 * size].addcmul_(weights[1][1], at.before[1])
@@ -128,16 +128,16 @@ class LSTMEquations:
         if self.lecture:
             torch.mul(o, cell, out=hidden).tanh_()
             return
-        torch.tanh(cell, out=squashed)
+        torch.tanh(cell, out=squashed[0])
         if self.projection:
-            hidden.copy_(times[1](o * squashed))
+            hidden.copy_(times[1](o * squashed[0]))
         else:
-            torch.mul(o, squashed, out=hidden)
+            torch.mul(o, squashed[0], out=hidden)
 
     def slopes(self, every: Unrolled, weights: Parts) -> Parts:
         """Of the errors by d_c and d_m (N, 4H), of d_c by d_m (N, H), and of d_c(t-1) by d_c (N, H)."""
-        i, f, g, o, squashed = every.gates.chunk(5, dim=1)
         hidden, cell = every.after
+        i, f, g, o, *rest = every.gates.split(cell.size(1), dim=1)
         errors = every.gates.new_empty(i.size(0), 4 * i.size(1))
         of_i, of_f, of_g, of_o = errors.chunk(4, dim=1)
         torch.mul(i - i * i, g, out=of_i)
@@ -148,6 +148,7 @@ class LSTMEquations:
             torch.mul(o - o * o, cell * outer, out=of_o)
             return errors, o * outer, f
         torch.addcmul(i, i, g * g, value=-1, out=of_g)
+        [squashed] = rest
         torch.mul(o - o * o, squashed, out=of_o)
         return errors, torch.addcmul(o, o, squashed * squashed, value=-1), f
 

@@ -36,7 +36,9 @@ class _CrossEntropy(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             gradient = probabilities.sub_(smoothing / logits.size(1))
             gradient.scatter_add_(1, target, gradient.new_full((1, 1), smoothing - 1).expand_as(target))
-            gradient = gradient.to(logits.dtype)
+            if logits.dtype != torch.float16:  # whose range needs the loss scaled first
+                gradient = gradient.to(logits.dtype)
+        ctx.kind = logits.dtype
         ctx.save_for_backward(gradient)
         return loss
 
@@ -46,4 +48,4 @@ class _CrossEntropy(torch.autograd.Function):
         (gradient,) = ctx.saved_tensors
         if d_loss.is_cuda or d_loss != 1:
             gradient = gradient * d_loss.to(gradient.dtype)
-        return gradient, None, None
+        return gradient.to(ctx.kind), None, None

@@ -2,18 +2,24 @@
 
 On a CPU that is oneDNN, which torch takes for bf16 by itself and for fp32 not: there its own product is MKL's, of half
 the speed and less on AMD. oneDNN also wants a matrix laid out in its way; for a product that comes at every step, that
-is done once. Neither can be differentiated: `bptt.py` does that by hand.
+is done once. Neither knows its derivative; it is written out here and in `bptt.py`.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
 def _served(x: Tensor) -> bool:
     """Whether oneDNN has this product."""
-    mkldnn = torch.backends.mkldnn.is_available()
-    return mkldnn and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.numel() > 0
+    if x.device.type != "cpu" or not x.numel() or not torch.backends.mkldnn.is_available():
+        return False
+    if x.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return x.dtype == torch.float32
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -22,6 +28,27 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight)
     found: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight.contiguous(), None, "none", [], "")
     return found
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """F.linear of words x (N, E), weight (M, E) and bias (M), to be differentiated once: (N, M)."""
+    if x.dtype != torch.float32 or not _served(x) or torch.is_autocast_enabled("cpu"):
+        return F.linear(x, weight, bias)
+    found: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight).add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return product(d, weight.t()), product(d.t(), x.t()), d.sum(dim=0)
 
 
 class Repeated:

@@ -4,8 +4,8 @@ A layer runs in one of three ways, all of one result; `path` says which.
 
 - *fused*: torch's own kernel for whole sequences (oneDNN on a CPU, cuDNN on a GPU), where it has the very cell.
 - *unrolled*: our back-propagation through time (`bptt.py`), for every single cell.
-- *loop*: the cell as its page has it, step by step, left to autograd: for deep transitions and zoneout; and it can be
-  differentiated twice and forwards, which curvature needs (`looped`).
+- *loop*: the cell as its page has it, step by step, W x included, left to autograd: for deep transitions and zoneout;
+  and it can be differentiated twice and forwards, which curvature needs (`looped`).
 
 The fused kernels know nothing of padding; packing would, but leaves the fast kernels. So padding is made harmless by
 one more input column, which is 1 on padding and 0 on words, with the fixed weights -PADDING into the LSTM's input gate

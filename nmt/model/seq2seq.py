@@ -247,8 +247,9 @@ def build_model(options: ModelOptions, source_vocabulary: int, target_vocabulary
     nn.init.zeros_(output.bias)
     model = Seq2Seq(source, target, encoder, decoder, output)
     if options.init_range:
-        for parameter in model.parameters():
-            nn.init.uniform_(parameter, -options.init_range, options.init_range)
+        for name, parameter in model.named_parameters():
+            if not name.endswith("gain"):  # of a norm, which stays 1
+                nn.init.uniform_(parameter, -options.init_range, options.init_range)
     for module in model.modules():
         if isinstance(module, LSTMCell):
             module.add_forget_bias(options.forget_bias - (0.0 if options.init_range else 1.0))

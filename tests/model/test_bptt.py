@@ -22,7 +22,7 @@ from nmt.model.cells import (
     State,
     like,
 )
-from nmt.model.products import Repeated, product
+from nmt.model.products import Repeated, linear, product
 from nmt.model.recurrent import Layer
 
 B, T, E, H = 4, 5, 3, 4
@@ -65,11 +65,12 @@ def start(layer: Layer) -> State:
     return layer.state._make(torch.randn(B, size).double().requires_grad_() for size in layer.state_sizes)
 
 
-def run_alone(cell: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
-    """The cell over the words of one sentence x (T, E), one after the other."""
+def run_alone(cell: nn.Module, x: Tensor, state: State, stays: float) -> tuple[Tensor, State]:
+    """The cell over the words of one sentence x (T, E), one after the other; a share of the state stays as it was."""
     outputs = []
     for word in x:
-        state = cell(word[None], state)
+        after = cell(word[None], state)
+        state = like(after, [stays * old + (1 - stays) * new for old, new in zip(state, after, strict=True)])
         outputs.append(state.hidden)
     return torch.cat(outputs), state
 
@@ -82,9 +83,9 @@ def one_by_one(layer: Layer, x: Tensor, state: State | None, lengths: Tensor | N
         cells = layer.cells
         zeros = layer.state._make(torch.zeros(1, size).double() for size in cells[0].state_sizes)
         before = zeros if state is None else like(state, [part[row : row + 1] for part in state])
-        output, final = run_alone(cells[0], there, before)
+        output, final = run_alone(cells[0], there, before, layer.zoneout)
         if len(cells) == 2:
-            output_back, final_back = run_alone(cells[1], back, zeros)
+            output_back, final_back = run_alone(cells[1], back, zeros, layer.zoneout)
             output = torch.cat([output, output_back.flip(0)], dim=1)
             final = like(final, [torch.cat(parts, dim=1) for parts in zip(final, final_back, strict=True)])
         outputs.append(output)
@@ -138,16 +139,24 @@ def test_it_is_the_same_in_blocks_of_a_few_words(kind, monkeypatch):
     assert_equal_with_gradients(build(kind, True, "unrolled"), LENGTHS)
 
 
+@KINDS
+@PADDED
+@DIRECTIONS
+def test_the_expectation_of_zoneout_is_the_cell_in_a_loop(kind, bidirectional, lengths):
+    assert_equal_with_gradients(build(kind, bidirectional, zoneout=0.3).eval(), lengths)
+
+
 @SINGLE
 @DIRECTIONS
-def test_the_gradient_is_the_slope(kind, bidirectional):
+@pytest.mark.parametrize("lengths", [None, LENGTHS, tensor([1, 1, 1, 1]), tensor([5, 1, 3, 3])], ids=str)
+def test_the_gradient_is_the_slope(kind, bidirectional, lengths):
     layer = build(kind, bidirectional, "unrolled")
     x = torch.randn(B, T, E).double().requires_grad_()
     state = None if bidirectional else start(layer)
 
     def run(x: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-        outputs, final = layer(x, state, LENGTHS)
-        return outputs[words(LENGTHS)], *final
+        outputs, final = layer(x, state, lengths)
+        return outputs[words(lengths)], *final
 
     assert torch.autograd.gradcheck(run, (x, *layer.parameters(), *(state or ())), fast_mode=True)
 
@@ -322,6 +331,24 @@ def test_the_order_of_reading_by_hand():
     assert order.before.tolist() == [0, 1, 2, 3, 4, 6]  # 3 initial states, then those after each word
     assert order.last.tolist() == [5, 4, 2]
     assert reading(tensor([1, 3, 2]), 3, backwards=True).words.tolist() == [5, 7, 0, 4, 6, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_linear_layer_and_its_gradients_are_torchs(dtype):
+    x, weight, bias, pull = (torch.randint(-4, 5, shape).to(dtype) for shape in ((7, 6), (5, 6), (5,), (7, 5)))
+    of = [part.requires_grad_() for part in (x, weight, bias)]
+    results = [(layer(x, weight, bias) * pull).sum() for layer in (linear, nn.functional.linear)]
+    assert_close(*results)
+    for found, expected in zip(*(torch.autograd.grad(result, of) for result in results), strict=True):
+        assert_close(found, expected)
+
+
+@SINGLE
+def test_in_fp32_it_is_near_fp64(kind):
+    layer, x = build(kind, True, "unrolled"), torch.randn(B, T, E).double()
+    exact, _ = layer(x, None, LENGTHS)
+    found, _ = layer.float()(x.float(), None, LENGTHS)
+    assert_close(found[words(LENGTHS)].double(), exact[words(LENGTHS)], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -175,6 +175,13 @@ def test_deep_transition():
     assert run(DeepTransition([first, second]), (H,)) == [pytest.approx(state) for state in expected]
 
 
+def test_the_mask_is_for_the_first_cell_of_a_deep_transition():
+    first, second = fill(RNNCell(1, 1)), fill(RNNCell(0, 1))
+    x, state = tensor([[X[0]]]).double(), HiddenState(tensor([[H]]).double())
+    masked = DeepTransition([first, second])(x, state, torch.zeros(1, 1).double())
+    assert masked.hidden.item() == pytest.approx(tanh(U[0] * tanh(W[0] * X[0] + B[0]) + B[0]))
+
+
 @pytest.mark.parametrize(
     "cell", [RNNCell(1, 1), LSTMCell(1, 1), LectureLSTMCell(1, 1), GRUCell(1, 1), GRUCell(1, 1, reset="before")]
 )

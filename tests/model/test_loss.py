@@ -39,6 +39,13 @@ def test_it_is_torchs(smoothing, dtype):
     assert_close(slope.double(), expected_slope, rtol=close, atol=close)
 
 
+def test_an_fp16_gradient_is_scaled_before_it_is_rounded():
+    """As mixed precision needs it: 2^-26, which fp16 does not hold, times 2^16, which it does not hold either."""
+    logits = tensor([[0.0, -26 * math.log(2)]], dtype=torch.float16).requires_grad_()
+    (slope,) = torch.autograd.grad(cross_entropy(logits, tensor([0])) * 2.0**16, logits)
+    assert_close(slope[0, 1].double(), tensor(2.0**-10).double(), rtol=0.02, atol=0)
+
+
 @SMOOTHED
 def test_a_word_of_hardly_any_probability_has_a_finite_loss(smoothing):
     logits = tensor([[0.0, 500.0, -500.0]], requires_grad=True)

@@ -196,6 +196,13 @@ def test_all_weights_start_in_the_range_given(tie):
         assert 0 < torch.cat([i, g, o]).abs().max() <= 0.08
 
 
+def test_gains_of_norms_start_at_one_whatever_the_range():
+    model = build(cell="layer-norm-lstm", init_range=0.08)
+    gains = [parameter for name, parameter in model.named_parameters() if name.endswith("gain")]
+    assert len(gains) == 3 * 5  # three in each of two and three cells
+    assert all((gain == 1).all() for gain in gains)
+
+
 @pytest.mark.parametrize("value", [1.0, 0.0, -2.0])
 def test_the_forget_gates_start_at_the_bias_asked_for(value):
     for module in build(forget_bias=value).modules():

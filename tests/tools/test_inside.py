@@ -76,6 +76,13 @@ def test_a_turn_that_grows_ends_in_a_cycle():
     assert motion.step > 0.1
 
 
+def test_a_saturated_flip_flop_is_a_cycle_though_no_difference_survives():
+    cell = RNNCell(0, 1).double()
+    cell.recurrent_weight.data.fill_(-100.0)
+    torch.manual_seed(1)
+    assert dynamics.follow(cell, 50, 50) == dynamics.Motion(-math.inf, 2.0, "limit cycle")
+
+
 def test_a_strong_random_recurrence_is_chaos():
     torch.manual_seed(1)
     motion = dynamics.follow(dynamics.random_cell("rnn", 100, 4.0), 300, 500)
