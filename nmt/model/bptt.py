@@ -1,8 +1,9 @@
 """Back-propagation through time, full and written out: a cell is unrolled, and errors are carried back through it.
 
 The steps of all sentences are taken together, one after the other, and what they compute is kept; then, last step
-first, the errors of each are written down, and at the end the gradient of every weight is summed over time in one
-product (the lecture's slides on BPTT; Werbos 1990; products as in Appleyard et al. 2016). How, `equations.py` says.
+first, the errors of each are written down, and the gradient of every weight is summed over time in one product (the
+lecture's slides on BPTT; Werbos 1990; products as in Appleyard et al. 2016). How, `equations.py` says. Long texts are
+gone back through in blocks of `BLOCK` words, whose sums are added.
 
 Rows of unequal length need neither masks nor padding. They are sorted by length, longest first, so the rows still
 running at a step are the first n; and the words of a batch stand in the order of reading: all first words, then all
@@ -87,7 +88,7 @@ class _Unroll(torch.autograd.Function):
         kept, _ = equations.kept(initial[-1].size(1))
         gates = products.new_empty(products.size(0), kept)
         after = tuple(part.new_empty(products.size(0), part.size(1)) for part in initial)
-        times = tuple(Repeated(matrix, len(order.rows)) for matrix in equations.matrices(weights))
+        times = tuple(Repeated(matrix, len(order.rows), len(order.counts)) for matrix in equations.matrices(weights))
         state = initial
         steps = zip(*(part.split(order.counts) for part in (products, gates, *after)), strict=True)
         for sums, kept_now, *written in steps:
@@ -105,7 +106,9 @@ class _Unroll(torch.autograd.Function):
         gates, *rest = ctx.saved_tensors
         after, initial, weights = tuple(rest[:parts]), tuple(rest[parts : 2 * parts]), tuple(rest[2 * parts :])
         joined = [torch.cat(pair) for pair in zip(initial, after, strict=True)]
-        times = tuple(Repeated(matrix.t(), len(order.rows)) for matrix in equations.matrices(weights))
+        times = tuple(
+            Repeated(matrix.t(), len(order.rows), len(order.counts)) for matrix in equations.matrices(weights)
+        )
         opening = torch.zeros_like(initial[0]), *d_final  # what each row's last step is told from behind
         d: Parts = tuple(part[:0] for part in opening)
         blocks = _blocks(order.counts)

@@ -3,9 +3,9 @@
 A step of a cell is written here once more, for speed: into buffers, keeping what the way back needs. That way is the
 lecture's: from the derivative of the loss E by the state after a step come the *errors* of the step (its derivatives by
 the gates' sums) and the derivative by the state before it. Whatever in those formulas no error enters is a *slope*, and
-slopes are computed for all steps at once before the first error is carried back; so a step back is one product and a
-few multiplications. The gradient of a weight is the sum over time of error times what the weight has read: one product
-for all steps.
+slopes are computed for all steps at once (or for as many as stay in the cache: `bptt.py`) before the first error is
+carried back; so a step back is one product and a few multiplications. The gradient of a weight is the sum over time of
+error times what the weight has read: one product for all those steps.
 
 In all of it d_x is dE/dx, and W, U, b and the gates' order are those of the cell.
 
@@ -137,20 +137,13 @@ class LSTMEquations:
     def slopes(self, every: Unrolled, weights: Parts) -> Parts:
         """Of the errors by d_c and d_m (N, 4H), of d_c by d_m (N, H), and of d_c(t-1) by d_c (N, H)."""
         hidden, cell = every.after
-        i, f, g, o, *rest = every.gates.split(cell.size(1), dim=1)
-        errors = every.gates.new_empty(i.size(0), 4 * i.size(1))
-        of_i, of_f, of_g, of_o = errors.chunk(4, dim=1)
-        torch.mul(i - i * i, g, out=of_i)
-        torch.mul(f - f * f, every.before[1], out=of_f)
-        if self.lecture:
-            of_g.copy_(i)
-            outer = 1 - hidden * hidden
-            torch.mul(o - o * o, cell * outer, out=of_o)
-            return errors, o * outer, f
-        torch.addcmul(i, i, g * g, value=-1, out=of_g)
-        [squashed] = rest
-        torch.mul(o - o * o, squashed, out=of_o)
-        return errors, torch.addcmul(o, o, squashed * squashed, value=-1), f
+        if not self.lecture:
+            gates, squashed = every.gates.split([4 * cell.size(1), cell.size(1)], dim=1)
+            return _lstm_slopes(gates, every.before[1], squashed)
+        i, f, g, o = every.gates.chunk(4, dim=1)
+        outer = 1 - hidden * hidden
+        errors = [(i - i * i) * g, (f - f * f) * every.before[1], i, (o - o * o) * cell * outer]
+        return torch.cat([error.to(i.dtype) for error in errors], dim=1), o * outer, f
 
     def back(self, slopes: Parts, d: Parts, errors: Tensor, weights: Parts, times: Times) -> Before:
         """The errors, d_h(t-1) by the recurrence, d_c(t-1)."""
@@ -316,16 +309,9 @@ class LayerNormEquations:
         """Those of the LSTM, and both norms with their deviations."""
         cell = every.after[1]
         gates, sums = every.gates.split(4 * cell.size(1), dim=1)
-        i, f, g, o = gates.chunk(4, dim=1)
         normed, cell_scale = _norm(cell)
         squashed = (normed * weights[2] + weights[3]).tanh()
-        errors = torch.empty_like(gates)
-        of_i, of_f, of_g, of_o = errors.chunk(4, dim=1)
-        torch.mul(i - i * i, g, out=of_i)
-        torch.mul(f - f * f, every.before[1], out=of_f)
-        torch.addcmul(i, i, g * g, value=-1, out=of_g)
-        torch.mul(o - o * o, squashed, out=of_o)
-        return errors, o * (1 - squashed * squashed), f, normed, cell_scale, *_norm(sums)
+        return *_lstm_slopes(gates, every.before[1], squashed), normed, cell_scale, *_norm(sums)
 
     def back(self, slopes: Parts, d: Parts, errors: Tensor, weights: Parts, times: Times) -> Before:
         """The errors, d_h(t-1) by the recurrence, d_c(t-1)."""
@@ -347,6 +333,21 @@ class LayerNormEquations:
         gates, sums, normed = errors.split([4 * size, 4 * size, size], dim=1)
         gains = (gates * slopes[5]).sum(0), (normed * slopes[3]).sum(0), normed.sum(0)
         return gates, (product(sums.t(), every.read.t()), *gains)
+
+
+def _lstm_slopes(gates: Tensor, memory: Tensor, squashed: Tensor) -> Parts:
+    """Of the errors by d_c and d_m (N, 4H), of what is squashed by d_m, and of d_c(t-1) by d_c (N, H).
+
+    From i, f, g, o (N, 4H), c(t-1) and the squashed output of the memory, m = o * squashed (N, H).
+    """
+    i, f, g, o = gates.chunk(4, dim=1)
+    errors = gates.new_empty(gates.shape)
+    of_i, of_f, of_g, of_o = errors.chunk(4, dim=1)
+    torch.mul(i - i * i, g, out=of_i)
+    torch.mul(f - f * f, memory, out=of_f)
+    torch.addcmul(i, i, g * g, value=-1, out=of_g)
+    torch.mul(o - o * o, squashed, out=of_o)
+    return errors, o - o * squashed * squashed, f
 
 
 def _norm(x: Tensor, epsilon: float = 1e-5) -> tuple[Tensor, Tensor]:

@@ -52,10 +52,13 @@ class _Linear(torch.autograd.Function):
 
 
 class Repeated:
-    """A weight (M, E) that many inputs of about `rows` rows are multiplied by."""
+    """A weight (M, E) that inputs of about `rows` rows are multiplied by at each of so many steps.
 
-    def __init__(self, weight: Tensor, rows: int) -> None:
-        self.packed = _served(weight)
+    Laying it out costs as much as a product or two, so for a single step it is left as it is.
+    """
+
+    def __init__(self, weight: Tensor, rows: int, steps: int) -> None:
+        self.packed = steps > 1 and _served(weight)
         self.weight = weight.contiguous()
         if self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
@@ -63,13 +66,13 @@ class Repeated:
     def __call__(self, x: Tensor) -> Tensor:
         """X (n, E) -> x weight^T (n, M)."""
         if not self.packed:
-            return F.linear(x, self.weight)
+            return product(x, self.weight)
         found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
         return found
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
         """Addend (n, M) + x weight^T."""
         if not self.packed:
-            return addend + F.linear(x, self.weight)
+            return product(x, self.weight) + addend
         found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, addend, self.weight, None, "add")
         return found

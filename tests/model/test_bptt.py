@@ -356,6 +356,8 @@ def test_products_are_products(dtype):
     x, weight, addend = (torch.randint(-4, 5, shape).to(dtype) for shape in ((7, 6), (5, 6), (7, 5)))  # exact in all
     expected = x.double() @ weight.double().t()
     assert_close(product(x, weight).double(), expected)
-    assert_close(Repeated(weight, 7)(x).double(), expected)
-    assert_close(Repeated(weight, 7).plus(x, addend).double(), expected + addend.double())
+    for steps in (1, 2):  # left as it is, and laid out
+        repeated = Repeated(weight, 7, steps)
+        assert_close(repeated(x).double(), expected)
+        assert_close(repeated.plus(x, addend).double(), expected + addend.double())
     assert_close(product(x.t().contiguous().t(), weight).double(), expected)
