@@ -1,20 +1,22 @@
 """Hessian-free optimisation: approximate Newton steps on a Gauss-Newton model, solved by conjugate gradients.
 
 At the parameters w, the loss f of a step d is modelled by q(d) = f(w) + g'd + d'Gd / 2, with g the gradient and
-G = J'HJ the generalised Gauss-Newton matrix (Schraudolph 2002): J the Jacobian of the logits, H the Hessian of the loss
-in the logits. What is minimised is the damped model, with G + lambda (mu S + I) in the place of G. No matrix is ever
-formed: G v costs a few forward passes, as J (J v) is taken forwards and J' backwards.
+G = J'HJ the generalised Gauss-Newton matrix (Schraudolph 2002): J the Jacobian of the predictions, H the Hessian of the
+loss in the predictions. What is minimised is the damped model, with G + lambda (mu S + I) in the place of G. No matrix
+is ever formed: G v costs a few forward passes, as J v is taken forwards and J' backwards.
 
 Sources, named below: [M10] Martens, "Deep learning via Hessian-free optimization", ICML 2010; [MS11] Martens &
 Sutskever, "Learning recurrent neural networks with Hessian-free optimization", ICML 2011. There is no preconditioner:
 that of [M10] section 4.7 needs the squared gradient of every single case.
 
-Shapes: **P** all parameters as one vector, **W** targets, **V** classes, **M** anything.
+Shapes: **P** all parameters as one vector, **W** targets, **V** predictions for each (classes, in translation), **M**
+anything.
 """
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -27,28 +29,53 @@ Parameters = dict[str, Tensor]
 class Outputs(NamedTuple):
     """What the network computes from its parameters, as far as the optimiser must know."""
 
-    logits: Tensor  # (W, V) one row per target
+    predictions: Tensor  # (W, V) one row per target
     hidden: Tensor  # (M, ...) the hidden states that structural damping holds, in any order; empty for none
+
+
+class ConvexLoss(NamedTuple):
+    """A loss that is convex in the predictions, so that G is positive semi-definite, and its curvature there."""
+
+    mean: Callable[[Tensor, Tensor], Tensor]  # predictions (W, V), targets -> the mean over the targets, a scalar
+    hessian: Callable[[Tensor], Callable[[Tensor], Tensor]]  # predictions (W, V) -> the product (W, V) -> (W, V) with H
+
+
+def softmax_cross_entropy(label_smoothing: float = 0.0) -> ConvexLoss:
+    """Softmax cross-entropy of logits (W, V) and the right classes (W,): H = diag(p) - p p', p the softmax of the row.
+
+    H is the same whatever share of the target distribution `label_smoothing` spreads over all classes.
+    """
+
+    def hessian(logits: Tensor) -> Callable[[Tensor], Tensor]:
+        p = logits.softmax(dim=1)  # (W, V)
+        return lambda v: p * v - p * (p * v).sum(dim=1, keepdim=True)
+
+    return ConvexLoss(partial(F.cross_entropy, label_smoothing=label_smoothing), hessian)
+
+
+def squared_error() -> ConvexLoss:
+    """|y - t|^2 / 2 of predictions y and targets t, both (W, V): H is the identity."""
+    return ConvexLoss(lambda y, t: (y - t).square().sum() / 2 / len(y), lambda _: lambda v: v)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The mean softmax cross-entropy of a batch, as a function of the parameters.
+    """The mean loss of a batch, as a function of the parameters.
 
     Attributes:
         forward: A pure function: the same parameters give the same outputs, so dropout is off or its masks are fixed.
             It must be differentiable forwards (torch.func.jvp) as well as backwards, which fused LSTM kernels are not.
-        targets: The right classes (W,), padding left out.
-        label_smoothing: Share of the target distribution that is spread over all classes. H is the same for any.
+        targets: What the loss compares the predictions with, padding left out: classes (W,), or values (W, V).
+        convex_loss: Of the predictions.
     """
 
     forward: Callable[[Parameters], Outputs]
     targets: Tensor
-    label_smoothing: float = 0.0
+    convex_loss: ConvexLoss
 
     def loss(self, parameters: Parameters) -> Tensor:
         """The mean over the targets, a scalar."""
-        return F.cross_entropy(self.forward(parameters).logits, self.targets, label_smoothing=self.label_smoothing)
+        return self.convex_loss.mean(self.forward(parameters).predictions, self.targets)
 
 
 class Report(NamedTuple):
@@ -181,19 +208,18 @@ def unflatten(vector: Tensor, like: Parameters) -> Parameters:
 def gauss_newton(objective: Objective, parameters: Parameters) -> Callable[[Tensor, float], Tensor]:
     """The function (v, weight) -> (G + weight * S) v, all in vectors (P,), at these parameters.
 
-    G = J' H J / W with H = diag(p) - p p' for each target, p its softmax ([M10] section 4.2, after Schraudolph 2002).
+    G = J' H J / W with H the Hessian of each target's loss ([M10] section 4.2, after Schraudolph 2002).
     S = Jh' Jh / W, Jh the Jacobian of the hidden states: structural damping ([MS11] section 3.1) for the distance
     |h - h'|^2 / 2 between the hidden states before and after a step, summed over all of them and divided, like the
     loss, by the number of targets. It keeps a step from changing by much what a recurrent network remembers.
     """
     outputs, backwards = torch.func.vjp(objective.forward, parameters)[:2]
-    p, targets = outputs.logits.softmax(dim=1), objective.targets.numel()  # (W, V)
+    hessian, targets = objective.convex_loss.hessian(outputs.predictions), outputs.predictions.size(0)
 
     def product(vector: Tensor, weight: float) -> Tensor:
         tangent = torch.func.jvp(objective.forward, (parameters,), (unflatten(vector, parameters),))[1]
-        weighted = p * tangent.logits  # (W, V)
-        logits = (weighted - p * weighted.sum(dim=1, keepdim=True)) / targets
-        [result] = backwards(Outputs(logits, weight / targets * tangent.hidden))
+        bent = hessian(tangent.predictions) / targets  # (W, V)
+        [result] = backwards(Outputs(bent, weight / targets * tangent.hidden))
         return flatten(result)
 
     return product

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nmt.batches import Batch, BatchLoader, EncodedCorpus, TokenBatches
 from nmt.corpus import Pair
 from nmt.evaluation import evaluate
-from nmt.hessian_free import HessianFree, Objective, Outputs
+from nmt.hessian_free import HessianFree, Objective, Outputs, softmax_cross_entropy
 from nmt.model.loss import cross_entropy
 from nmt.model.recurrent import Layer
 from nmt.model.seq2seq import Seq2Seq
@@ -343,7 +343,7 @@ def objective(model: Seq2Seq, batch: Batch, smoothing: float) -> Objective:
             hook.remove()
         return Outputs(logits, torch.cat(hidden))
 
-    return Objective(forward, batch.target_out[batch.target_out != PAD], smoothing)
+    return Objective(forward, batch.target_out[batch.target_out != PAD], softmax_cross_entropy(smoothing))
 
 
 def choose_precision(precision: Precision, device: torch.device) -> Literal["32-true", "bf16-mixed", "16-mixed"]:

@@ -1,6 +1,7 @@
 """Hessian-free optimisation against explicit matrices, closed forms and sums done by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from nmt.hessian_free import (
     has_stalled,
     line_search,
     next_damping,
+    softmax_cross_entropy,
+    squared_error,
     unflatten,
 )
 
@@ -49,7 +52,15 @@ def problem(seed: int = 0, cases: int = 8, steps: int = 4) -> tuple[Net, Objecti
     torch.manual_seed(seed)
     net = Net().double()
     x, targets = torch.randn(steps, cases, 2, dtype=torch.float64), torch.randint(3, (cases,))
-    return net, Objective(lambda parameters: torch.func.functional_call(net, parameters, (x,)), targets)
+    return net, Objective(
+        lambda parameters: torch.func.functional_call(net, parameters, (x,)), targets, softmax_cross_entropy()
+    )
+
+
+def regression() -> tuple[Net, Objective]:
+    """The same network, held to three numbers a case by their squared error."""
+    net, classified = problem()
+    return net, Objective(classified.forward, torch.randn(8, 3, dtype=torch.float64), squared_error())
 
 
 def parameters_of(net: nn.Module):
@@ -67,7 +78,7 @@ def linear_problem() -> tuple[nn.Linear, Objective]:
     def forward(parameters):
         return Outputs(torch.func.functional_call(net, parameters, (x,)), x.new_zeros(0))
 
-    return net, Objective(forward, targets)
+    return net, Objective(forward, targets, softmax_cross_entropy())
 
 
 def as_matrix(product, size: int):
@@ -86,8 +97,8 @@ def jacobian(objective: Objective, parameters, field: str):
 
 def explicit_gauss_newton(objective: Objective, parameters):
     """J' H J / W, H a block per case: diag(p) - p p'."""
-    j = jacobian(objective, parameters, "logits")
-    p = objective.forward(parameters).logits.softmax(dim=1)
+    j = jacobian(objective, parameters, "predictions")
+    p = objective.forward(parameters).predictions.softmax(dim=1)
     h = torch.block_diag(*(row.diag() - row.outer(row) for row in p))
     return j.T @ h @ j / len(p)
 
@@ -98,6 +109,42 @@ def test_product_is_the_explicit_gauss_newton_matrix():
     product = gauss_newton(objective, parameters)
     expected = explicit_gauss_newton(objective, parameters)
     assert_close(as_matrix(lambda v: product(v, 0.0), len(expected)), expected)
+
+
+def test_the_losses_by_hand():
+    logits = tensor([[0.0, math.log(3)], [0, 0]])  # p = (1/4, 3/4) and (1/2, 1/2)
+    classes, v = tensor([0, 1]), tensor([[1.0, 2], [3, 5]])
+    loss = softmax_cross_entropy()
+    assert float(loss.mean(logits, classes)) == pytest.approx((math.log(4) + math.log(2)) / 2)
+    # diag(p) - p p' is p1 p2 [[1, -1], [-1, 1]]: 3/16 of 1 - 2, and 1/4 of 3 - 5
+    assert_close(loss.hessian(logits)(v), tensor([[-3 / 16, 3 / 16], [-1 / 2, 1 / 2]]))
+    smoothed = softmax_cross_entropy(0.2)  # a tenth to each class, the rest to the right one
+    assert float(smoothed.mean(logits[:1], classes[:1])) == pytest.approx(0.9 * math.log(4) + 0.1 * math.log(4 / 3))
+
+    y, t = tensor([[1.0, 2], [3, 5]]), tensor([[0.0, 4], [3, 2]])
+    assert float(squared_error().mean(y, t)) == ((1 + 4) / 2 + 9 / 2) / 2
+    assert torch.equal(squared_error().hessian(y)(v), v)
+
+
+def test_of_a_squared_error_the_matrix_is_that_of_the_jacobian_alone():
+    net, objective = regression()
+    parameters = parameters_of(net)
+    product, j = gauss_newton(objective, parameters), jacobian(objective, parameters, "predictions")
+    assert_close(as_matrix(lambda v: product(v, 0.0), j.size(1)), j.T @ j / 8)  # 8 cases
+
+
+def test_one_undamped_step_solves_linear_least_squares():
+    torch.manual_seed(0)
+    x, t = torch.randn(60, 2, dtype=torch.float64), torch.randn(60, 3, dtype=torch.float64)
+    net = nn.Linear(2, 3, bias=False).double()
+
+    def forward(parameters):
+        return Outputs(torch.func.functional_call(net, parameters, (x,)), x.new_zeros(0))
+
+    optimizer = HessianFree(net.named_parameters(), damping=0.0, max_iterations=2)  # x'x has two eigenvalues
+    report = optimizer.step(objective=Objective(forward, t, squared_error()))
+    assert_close(net.weight.detach().T, torch.linalg.solve(x.T @ x, x.T @ t))
+    assert report.reduction_ratio == pytest.approx(1)  # the model is the loss
 
 
 def test_structural_damping_is_the_explicit_matrix():
@@ -128,7 +175,7 @@ def test_where_logits_are_linear_gauss_newton_is_the_hessian_of_the_loss_smoothe
     product = gauss_newton(objective, parameters)
     matrix = as_matrix(lambda v: product(v, 0.0), 9)
     for smoothing in (0.0, 0.3):
-        smoothed = Objective(objective.forward, objective.targets, smoothing)
+        smoothed = replace(objective, convex_loss=softmax_cross_entropy(smoothing))
         hessian = torch.autograd.functional.hessian(
             lambda vector, of=smoothed: of.loss(unflatten(vector, parameters)), flatten(parameters)
         )
@@ -277,16 +324,16 @@ def test_the_loss_never_rises_and_the_report_tells_the_truth():
 
 def test_a_step_that_only_raises_the_loss_is_refused_and_damping_grows():
     net, objective = problem()
-    here = objective.forward(parameters_of(net)).logits
+    here = objective.forward(parameters_of(net)).predictions
 
     def cliff(parameters):  # the slope says down, but every step ends on a wall
         outputs = objective.forward(parameters)
-        wall = F.one_hot(objective.targets, 3) * (outputs.logits.detach() != here).any()
-        return outputs._replace(logits=outputs.logits - 100 * wall)
+        wall = F.one_hot(objective.targets, 3) * (outputs.predictions.detach() != here).any()
+        return outputs._replace(predictions=outputs.predictions - 100 * wall)
 
     before = parameters_of(net)["output.bias"]
     optimizer = HessianFree(net.named_parameters(), damping=1.0)
-    report = optimizer.step(objective=Objective(cliff, objective.targets))
+    report = optimizer.step(objective=replace(objective, forward=cliff))
     assert (report.length, report.new_loss) == (0.0, report.loss)
     assert torch.equal(net.output.bias, before)
     assert optimizer.param_groups[0]["damping"] == 1.5
@@ -295,16 +342,16 @@ def test_a_step_that_only_raises_the_loss_is_refused_and_damping_grows():
 
 def test_a_step_to_where_the_loss_is_not_finite_is_refused():
     net, objective = problem()
-    here = objective.forward(parameters_of(net)).logits
+    here = objective.forward(parameters_of(net)).predictions
 
     def abyss(parameters):
         outputs = objective.forward(parameters)
-        moved = (outputs.logits.detach() != here).any()
-        return outputs._replace(logits=outputs.logits * torch.where(moved, math.nan, 1.0))
+        moved = (outputs.predictions.detach() != here).any()
+        return outputs._replace(predictions=outputs.predictions * torch.where(moved, math.nan, 1.0))
 
-    report = HessianFree(net.named_parameters()).step(objective=Objective(abyss, objective.targets))
+    report = HessianFree(net.named_parameters()).step(objective=replace(objective, forward=abyss))
     assert (report.length, report.new_loss, report.reduction_ratio) == (0.0, report.loss, -math.inf)
-    assert torch.equal(objective.forward(parameters_of(net)).logits, here)
+    assert torch.equal(objective.forward(parameters_of(net)).predictions, here)
 
 
 def test_resumed_is_uninterrupted(tmp_path):
@@ -389,10 +436,10 @@ def test_a_gradient_that_is_not_finite_is_an_error():
 
     def forward(parameters):  # the root of 0 has the slope inf, and inf * 0 is nan
         outputs = objective.forward(parameters)
-        return outputs._replace(logits=outputs.logits + (0 * parameters["output.bias"]).sqrt())
+        return outputs._replace(predictions=outputs.predictions + (0 * parameters["output.bias"]).sqrt())
 
     with pytest.raises(FloatingPointError, match=r"the loss is \d.* and its gradient of norm nan"):
-        HessianFree(net.named_parameters()).step(objective=Objective(forward, objective.targets))
+        HessianFree(net.named_parameters()).step(objective=replace(objective, forward=forward))
 
 
 def test_at_the_minimum_nothing_moves():
@@ -404,7 +451,8 @@ def test_at_the_minimum_nothing_moves():
     def forward(parameters):
         return Outputs(torch.func.functional_call(net, parameters, (x,)), x.new_zeros(0))
 
-    report = HessianFree(net.named_parameters()).step(objective=Objective(forward, tensor([0, 1])))
+    objective = Objective(forward, tensor([0, 1]), softmax_cross_entropy())
+    report = HessianFree(net.named_parameters()).step(objective=objective)
     assert (report.loss, report.new_loss, report.iterations) == (pytest.approx(math.log(2)), report.loss, 0)
     assert not flatten(parameters_of(net)).any()
 
