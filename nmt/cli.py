@@ -139,7 +139,7 @@ def add_finetune(verbs: Any) -> None:
 
 
 def finetune(options: argparse.Namespace) -> None:
-    """Train on, from a model folder, with its options at a fifth of its learning rate."""
+    """Train on, from a model folder, with its options at a fifth of its learning rate, if it has one."""
     if options.help:
         _fit(options, base=None)
         return
@@ -149,8 +149,10 @@ def finetune(options: argparse.Namespace) -> None:
 
     base, _ = checkpoint.read_folder(options.model)
     base["data"] |= {"train": [], "validation": [], "test": []}
-    training = {"learning_rate": base["training"]["learning_rate"] / 5, "max_epochs": 5, "warmup_steps": 100}
-    base["training"] |= training
+    training = base["training"] | {"max_epochs": 5}
+    if training["optimizer"] != "hessian-free":
+        training |= {"learning_rate": training["learning_rate"] / 5, "warmup_steps": 100}
+    base["training"] = training
     base |= {"init": options.model, "output": f"{Path(options.model)}-finetuned"}
     _fit(options, base)
 

@@ -36,7 +36,8 @@ class TrainingOptions:
         accumulate: Batches summed into one update.
         loss_per: The gradient is of the mean loss per word, or per sentence (Sutskever et al. 2014: gradient / 128).
         optimizer: adam (with decoupled weight decay), sgd (without momentum), rmsprop (Tieleman & Hinton 2012), or
-            hessian-free (Martens & Sutskever 2011), which takes no rate and wants large batches and no dropout.
+            hessian-free (Martens & Sutskever 2011), which wants large batches and no dropout, and has no rate, schedule
+            or clipping.
         learning_rate: The peak rate, which the schedule scales.
         schedule: constant; inverse-sqrt; cosine (to 0 at the last planned step); plateau (halved when the validation
             loss does not improve); halving (constant for `halve_after` epochs, then halved every `halve_every`).
@@ -117,12 +118,18 @@ class TrainingOptions:
 
     def _check_optimizer(self) -> None:
         """Refuse what this optimiser has not, or cannot do."""
-        owners = {"weight_decay": "adam", "adam_beta2": "adam", "damping": "hessian-free"}
-        for name, owner in (owners | {"structural_damping": "hessian-free"}).items():
+        first_order = "learning_rate", "schedule", "warmup_steps", "halve_after", "halve_every", "clip_norm", "loss_per"
+        owners = [
+            (("weight_decay", "adam_beta2"), ("adam",)),
+            (("damping", "structural_damping"), ("hessian-free",)),
+            (first_order, ("adam", "sgd", "rmsprop")),
+        ]
+        for name, having in [(name, having) for names, having in owners for name in names]:
             usual = TrainingOptions.__dataclass_fields__[name].default
-            if self.optimizer != owner and getattr(self, name) != usual:
+            if self.optimizer not in having and getattr(self, name) != usual:
                 raise ValueError(
-                    f"training.{name} is for training.optimizer {owner}, not {self.optimizer}: leave it at {usual}"
+                    f"training.{name} is for training.optimizer {' or '.join(having)}, not {self.optimizer}: "
+                    f"leave it at {usual}"
                 )
         if self.optimizer == "hessian-free" and (self.accumulate > 1 or self.devices > 1 or self.truncate):
             raise ValueError(

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nmt import __version__, checkpoint
 from nmt.cli import main
@@ -231,6 +232,21 @@ def test_finetune_starts_from_the_options_of_the_model(toy, trained, tmp_path, c
     folder = tmp_path / "tuned"
     assert main(["finetune", "-q", "-m", str(trained), *text, "-o", str(folder), "--training.max_steps=1"]) == 0
     assert json.loads((folder / "info.json").read_text())["pairs"] == 20
+
+
+def test_finetune_gives_hessian_free_no_rate(toy, trained, tmp_path, capsys, refused):
+    """As it takes none; every other option of the model stays, and the passes are few, as always."""
+    text = [f"--data.{split}={toy.folder / 'val'}" for split in ("train", "validation")]
+    model = yaml.safe_load((trained / "config.yaml").read_text())
+    model["training"] |= {"optimizer": "hessian-free", "learning_rate": 1e-3, "warmup_steps": 400, "damping": 3.0}
+    shutil.copytree(trained, tmp_path / "model")
+    (tmp_path / "model" / "config.yaml").write_text(yaml.safe_dump(model))
+    arguments = ["finetune", "-m", str(tmp_path / "model"), *text]
+    assert main([*arguments, "--print-config"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)["training"]
+    assert found == model["training"] | {"max_epochs": 5}
+    message = "training.learning_rate is for training.optimizer adam or sgd or rmsprop, not hessian-free: leave it at"
+    assert message in refused(2, *arguments, "--training.learning_rate=0.1")
 
 
 # ---- translate ----

@@ -30,6 +30,11 @@ HALVING = [
     "--training.schedule=halving",
     "--training.halve_after=1",
 ]
+HESSIAN_FREE = [  # which has no rate: those of the toy's flags are put back
+    "--training.optimizer=hessian-free",
+    "--training.learning_rate=1e-3",
+    "--training.warmup_steps=400",
+]
 SMALL = [
     "--model.hidden_size=16",
     "--model.embedding_size=16",
@@ -173,8 +178,10 @@ def test_a_finished_model_outlives_a_failed_change(tmp_path, toy):
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model(tmp_path, toy):
-    flags = ["--training.devices=2", "--training.max_epochs=32", "--output", str(tmp_path / "model")]
+@pytest.mark.parametrize("cell", [[], ["--model.cell=gru", "--model.reset=before"]], ids=["lstm", "gru"])
+def test_two_processes_train_one_model(tmp_path, toy, cell):
+    """Through the fused kernel, and through our own back-propagation through time."""
+    flags = [*cell, "--training.devices=2", "--training.max_epochs=32", "--output", str(tmp_path / "model")]
     command = [sys.executable, "-m", "nmt", "train", *toy.flags, *flags, "--device", "cpu"]
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
@@ -338,7 +345,7 @@ def test_sgd_with_halving(tmp_path, toy):
         (["--model.recurrent_dropout=0.1", "--training.truncate=2"], "our back-propagation through time"),
         (["--training.precision=bf16", "--model.residual=true"], "our back-propagation through time"),
         (["--model.zoneout=0.1", "--training.optimizer=rmsprop"], "step by step, left to autograd"),
-        (["--training.optimizer=hessian-free", "--training.max_steps=6"], "step by step, left to autograd"),
+        ([*HESSIAN_FREE, "--training.max_steps=6"], "step by step, left to autograd"),
         ([], "torch's fused kernel"),
     ],
     ids=str,
@@ -364,12 +371,12 @@ def test_every_cell_and_optimiser_learns_and_is_read_back(tmp_path, toy, caplog,
 @pytest.mark.parametrize("noise", ["dropout", "word_dropout", "recurrent_dropout", "zoneout"])
 def test_hessian_free_refuses_noise(tmp_path, toy, noise):
     with pytest.raises(ConfigError, match=rf"hessian-free needs model\.{noise} 0, not 0\.2"):
-        run(toy, tmp_path / "model", "--training.optimizer=hessian-free", f"--model.{noise}=0.2")
+        run(toy, tmp_path / "model", *HESSIAN_FREE, f"--model.{noise}=0.2")
 
 
 def test_hessian_free_computes_in_full_precision(tmp_path, toy):
     with pytest.raises(ConfigError, match="hessian-free computes in fp32, not bf16"):
-        run(toy, tmp_path / "model", "--training.optimizer=hessian-free", "--training.precision=bf16")
+        run(toy, tmp_path / "model", *HESSIAN_FREE, "--training.precision=bf16")
 
 
 def test_each_side_may_have_its_own_vocabulary(tmp_path, toy):

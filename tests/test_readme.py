@@ -71,7 +71,7 @@ def test_the_tools_run_and_draw(folder):
     small = {
         "gradient_flow": "--updates 1 --length 6 --train-length 3 --hidden 4",
         "dynamics": "--hidden 5 --settle 3 --steps 3 --gains 0.5 2",
-        "long_range": "--length 10 --seconds 0.1 --hidden 4 --large-batch 20",
+        "long_range": "--lengths 10 --seconds 0.1 --hidden 4 --large-batch 20",
         "bench": "--batch 2 --steps 3 --hidden 8 --repeats 1 --json bench.json",
     }
     lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.split("\n")]

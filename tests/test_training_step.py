@@ -249,6 +249,13 @@ def test_hessian_free_takes_one_whole_batch(setting):
         ("rmsprop", {"adam_beta2": 0.9}, "adam"),
         ("adam", {"damping": 3.0}, "hessian-free"),
         ("sgd", {"structural_damping": 0.1}, "hessian-free"),
+        ("hessian-free", {"learning_rate": 0.01}, "adam or sgd or rmsprop"),
+        ("hessian-free", {"schedule": "constant"}, "adam or sgd or rmsprop"),
+        ("hessian-free", {"warmup_steps": 10}, "adam or sgd or rmsprop"),
+        ("hessian-free", {"halve_after": 1.0}, "adam or sgd or rmsprop"),
+        ("hessian-free", {"halve_every": 1.0}, "adam or sgd or rmsprop"),
+        ("hessian-free", {"clip_norm": 5.0}, "adam or sgd or rmsprop"),
+        ("hessian-free", {"loss_per": "sentence"}, "adam or sgd or rmsprop"),
     ],
     ids=str,
 )

@@ -1,7 +1,9 @@
-"""Every cell over time, whichever way it runs, is the cell in a loop over each sentence by itself."""
+"""Every cell over time, whichever way it runs, is the cell in a loop over each sentence by itself, on CPU and GPU."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -44,6 +46,36 @@ KINDS = pytest.mark.parametrize("kind", CELLS)
 SINGLE = pytest.mark.parametrize("kind", [kind for kind in CELLS if not kind.startswith("deep")])
 DIRECTIONS = pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "both"])
 PADDED = pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
+
+
+class Arithmetic(NamedTuple):
+    """Where and in what a layer computes, and how far it may be from the same in float64 on the CPU."""
+
+    device: str
+    dtype: torch.dtype  # of weights and input; bfloat16 is autocast over float32
+    share: float  # of the norm of what is expected
+    floor: float  # what is allowed beside, where little is expected
+
+    def close(self, found: Tensor, expected: Tensor) -> None:
+        found = found.detach().cpu().double()
+        assert (found - expected).norm() <= self.share * expected.norm() + self.floor
+
+
+# fp32 keeps 24 bits, 6e-8, and five steps of a dozen sums each lose less than a hundred times that; bf16 keeps 8 bits,
+# 0.4 %, of everything that enters a product, and five steps multiply it by about ten
+FP64, FP32, BF16 = (torch.float64, 1e-9, 1e-12), (torch.float32, 1e-5, 1e-5), (torch.bfloat16, 0.05, 1e-2)
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+ARITHMETIC = pytest.mark.parametrize(
+    "arithmetic",
+    [
+        pytest.param(Arithmetic("cpu", *FP64), id="cpu-fp64"),
+        pytest.param(Arithmetic("cpu", *FP32), id="cpu-fp32"),
+        pytest.param(Arithmetic("cpu", *BF16), id="cpu-bf16"),
+        pytest.param(Arithmetic("cuda", *FP32), id="cuda-fp32", marks=ON_GPU),
+        pytest.param(Arithmetic("cuda", *BF16), id="cuda-bf16", marks=ON_GPU),
+    ],
+)
+EXACT = Arithmetic("cpu", *FP64)
 
 
 def build(kind: str, bidirectional: bool = False, path: str = "", **noise: float) -> Layer:
@@ -93,43 +125,57 @@ def one_by_one(layer: Layer, x: Tensor, state: State | None, lengths: Tensor | N
     return [torch.cat(outputs), *(torch.cat(parts) for parts in zip(*finals, strict=True))]
 
 
-def assert_equal_with_gradients(layer: Layer, lengths: Tensor | None) -> None:
-    """Outputs, final states and the gradients of everything are those of the loops."""
+def moved(parts: Iterable[Tensor], arithmetic: Arithmetic) -> list[Tensor]:
+    """Copies of leaves, where and in what is computed."""
+    dtype = torch.float64 if arithmetic.dtype == torch.float64 else torch.float32
+    return [part.detach().to(arithmetic.device, dtype).requires_grad_() for part in parts]
+
+
+def assert_equal_with_gradients(layer: Layer, lengths: Tensor | None, arithmetic: Arithmetic = EXACT) -> None:
+    """Outputs, final states and the gradients of everything are those of the loops, which run in float64 on the CPU."""
     x = torch.randn(B, T, E).double().requires_grad_()
     state = None if len(layer.cells) == 2 else start(layer)
-    outputs, final = layer(x, state, lengths)
-    results, expected = [outputs[words(lengths)], *final], one_by_one(layer, x, state, lengths)
+    expected = one_by_one(layer, x, state, lengths)
     pulls = [torch.randn_like(part) for part in expected]
     of = [x, *layer.parameters(), *(state or ())]
-    for found, wanted in zip(results, expected, strict=True):
-        assert_close(found, wanted)
-    slopes = [
-        torch.autograd.grad(sum((a * b).sum() for a, b in zip(parts, pulls, strict=True)), of)
-        for parts in (results, expected)
-    ]
-    for found, wanted in zip(*slopes, strict=True):
-        assert_close(found, wanted)
+    expected += torch.autograd.grad(sum((a * b).sum() for a, b in zip(expected, pulls, strict=True)), of)
+
+    there = copy.deepcopy(layer).to(arithmetic.device, torch.float64 if arithmetic == EXACT else torch.float32)
+    x, *parts = moved([x, *(state or ())], arithmetic)
+    state = None if state is None else like(state, parts)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 keeps 11 bits
+        with torch.autocast(arithmetic.device, torch.bfloat16, enabled=arithmetic.dtype == torch.bfloat16):
+            outputs, final = there(x, state, None if lengths is None else lengths.to(arithmetic.device))
+        found = [outputs[words(lengths).to(arithmetic.device)], *final]
+        loss = sum((a.cpu().double() * b).sum() for a, b in zip(found, pulls, strict=True))
+        found += torch.autograd.grad(loss, [x, *there.parameters(), *parts])
+    for one, other in zip(found, expected, strict=True):
+        arithmetic.close(one, other)
 
 
 @SINGLE
 @PADDED
 @DIRECTIONS
-def test_unrolled_it_is_the_cell_in_a_loop(kind, bidirectional, lengths):
-    assert_equal_with_gradients(build(kind, bidirectional, "unrolled"), lengths)
+@ARITHMETIC
+def test_unrolled_it_is_the_cell_in_a_loop(kind, bidirectional, lengths, arithmetic):
+    assert_equal_with_gradients(build(kind, bidirectional, "unrolled"), lengths, arithmetic)
 
 
 @KINDS
 @PADDED
 @DIRECTIONS
-def test_looped_it_is_the_cell_in_a_loop(kind, bidirectional, lengths):
-    assert_equal_with_gradients(build(kind, bidirectional, "loop"), lengths)
+@ARITHMETIC
+def test_looped_it_is_the_cell_in_a_loop(kind, bidirectional, lengths, arithmetic):
+    assert_equal_with_gradients(build(kind, bidirectional, "loop"), lengths, arithmetic)
 
 
 @pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
 @PADDED
 @DIRECTIONS
-def test_fused_it_is_the_cell_in_a_loop(kind, bidirectional, lengths):
-    assert_equal_with_gradients(build(kind, bidirectional, "fused"), lengths)
+@ARITHMETIC
+@pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")  # cuDNN's, in fp32
+def test_fused_it_is_the_cell_in_a_loop(kind, bidirectional, lengths, arithmetic):
+    assert_equal_with_gradients(build(kind, bidirectional, "fused"), lengths, arithmetic)
 
 
 @SINGLE
