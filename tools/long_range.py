@@ -44,16 +44,16 @@ def main() -> None:
         "--lengths",
         type=int,
         nargs="+",
-        default=[20, 50, 100, 150, 200],
+        default=[20, 30, 50, 70, 100, 150, 200],
         help="of a sequence, from 10 (default: %(default)s)",
     )
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="(default: all)")
-    add("--seconds", type=float, default=60, help="processor time of each run (default: %(default)s)")
+    add("--seconds", type=float, default=90, help="processor time of each run (default: %(default)s)")
     add("--seeds", type=int, nargs="+", default=[1], help="of weights and sequences (default: %(default)s)")
     add(
         "--patience",
         type=int,
-        default=2,
+        default=1,
         help="lengths failed in a row, after which none follow (default: %(default)s)",
     )
     add("--hidden", type=int, default=50, help="units (default: %(default)s)")
@@ -66,7 +66,7 @@ def main() -> None:
     )
     add("--batch", type=int, default=20, help="of first-order methods (default: %(default)s)")
     add("--large-batch", type=int, default=1000, help="of Hessian-free (default: %(default)s)")
-    add("--curvature-batch", type=int, default=250, help="what of it gives the curvature (default: %(default)s)")
+    add("--curvature-batch", type=int, default=200, help="what of it gives the curvature (default: %(default)s)")
     add("--damping", type=float, default=0.01, help="lambda at the start (default: %(default)s)")
     add("--structural-damping", type=float, default=0.1, help="mu (default: %(default)s)")
     add("--max-iterations", type=int, default=100, help="of conjugate gradients (default: %(default)s)")

@@ -16,6 +16,9 @@ from torch.testing import assert_close
 
 from nmt.model.cells import HiddenState
 
+# torch's own, at the first forward derivative of a process
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
 
 @pytest.fixture(autouse=True)
 def _seed():
@@ -183,7 +186,6 @@ def test_sequences_too_short_for_tenths_are_refused(monkeypatch, capsys):
     assert "the marks stand in tenths of a sequence, so 9 is too short" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_the_command_prints_a_table_and_draws(monkeypatch, capsys, tmp_path):
     small = "--lengths 10 20 --seconds 0.01 --hidden 4 --large-batch 20 --seeds 1 2 --max-iterations 3 --plot"
     monkeypatch.setattr(sys, "argv", ["long_range.py", *small.split(), str(tmp_path / "far.png")])
