@@ -80,7 +80,7 @@ def test_the_tools_run_and_draw(folder):
     for line in tools:
         [name] = re.findall(r"tools/(\w+)\.py", line)
         assert run(line.replace("python tools/", f"{sys.executable} {ROOT}/tools/") + f" {small[name]}", folder)
-    for picture in ("flow.png", "dynamics.png"):
+    for picture in ("flow.png", "dynamics.png", "far.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
     assert json.loads((folder / "bench.json").read_text(encoding="utf8"))["peaks"]["fp32"] > 0
 

@@ -48,7 +48,7 @@ def main() -> None:
         help="of a sequence, from 10 (default: %(default)s)",
     )
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="(default: all)")
-    add("--seconds", type=float, default=90, help="processor time of each run (default: %(default)s)")
+    add("--seconds", type=float, default=60, help="processor time of each run (default: %(default)s)")
     add("--seeds", type=int, nargs="+", default=[1], help="of weights and sequences (default: %(default)s)")
     add(
         "--patience",

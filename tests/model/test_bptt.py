@@ -175,6 +175,8 @@ def test_looped_it_is_the_cell_in_a_loop(kind, bidirectional, lengths, arithmeti
 @ARITHMETIC
 @pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")  # cuDNN's, in fp32
 def test_fused_it_is_the_cell_in_a_loop(kind, bidirectional, lengths, arithmetic):
+    if arithmetic[:2] == ("cpu", torch.bfloat16) and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("oneDNN has no bf16 on this CPU")
     assert_equal_with_gradients(build(kind, bidirectional, "fused"), lengths, arithmetic)
 
 
@@ -352,20 +354,6 @@ def test_noise_and_a_second_derivative_choose_the_way():
     assert build("lstm").path(torch.device("cuda"), True, True) == "fused"
 
 
-@SINGLE
-def test_under_bf16_it_is_near_fp32(kind):
-    layer, x = build(kind, True, "unrolled").float(), torch.randn(B, T, E, requires_grad=True)
-    found = []
-    for bf16 in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            outputs, final = layer(x, None, LENGTHS)
-        loss = outputs[words(LENGTHS)].float().square().sum() + sum(part.float().square().sum() for part in final)
-        found.append([outputs[words(LENGTHS)].float(), *torch.autograd.grad(loss, [x, *layer.parameters()])])
-    for exact, rough in zip(*found, strict=True):
-        assert rough.dtype == torch.float32
-        assert (rough - exact).norm() < 0.05 * exact.norm() + 1e-3
-
-
 # ---- the order of reading, and products
 
 
@@ -387,14 +375,6 @@ def test_a_linear_layer_and_its_gradients_are_torchs(dtype):
     assert_close(*results)
     for found, expected in zip(*(torch.autograd.grad(result, of) for result in results), strict=True):
         assert_close(found, expected)
-
-
-@SINGLE
-def test_in_fp32_it_is_near_fp64(kind):
-    layer, x = build(kind, True, "unrolled"), torch.randn(B, T, E).double()
-    exact, _ = layer(x, None, LENGTHS)
-    found, _ = layer.float()(x.float(), None, LENGTHS)
-    assert_close(found[words(LENGTHS)].double(), exact[words(LENGTHS)], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

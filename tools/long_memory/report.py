@@ -15,11 +15,12 @@ def table(found: Results, task: Task) -> str:
     rows = [["", *map(str, lengths)]]
     for name, by_length in found.items():
         rows.append([name, *(_cell(by_length.get(length, []), task) for length in lengths)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) if place == 0 else text.rjust(width) for place, (text, width) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = (
+        name.ljust(first) + "".join(f"  {text:>{width}}" for text, width in zip(cells, widths, strict=True))
+        for name, *cells in rows
     )
+    return "\n".join(lines)
 
 
 def _cell(results: list[Result], task: Task) -> str:

@@ -69,11 +69,11 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "rnn-sgd": Method("rnn", "sgd", (0.03, 0.1, 0.01)),
-    "rnn-adam": Method("rnn", "adam", (3e-4, 1e-3, 1e-4)),
+    "rnn-sgd": Method("rnn", "sgd", (0.03, 0.1)),
+    "rnn-adam": Method("rnn", "adam", (3e-4, 1e-3)),
     "rnn-hessian-free": Method("rnn", "hessian-free", (0.0,)),
-    "lstm-sgd": Method("lstm", "sgd", (0.3, 1.0)),
     "lstm-adam": Method("lstm", "adam", (1e-3, 3e-3)),
+    "lstm-sgd": Method("lstm", "sgd", (0.3, 1.0)),
 }
 FIRST_ORDER = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 Network = VanillaRNN | LSTM
