@@ -5,7 +5,8 @@ the speed and less on AMD. oneDNN also wants a matrix laid out in its way; for a
 is done once. Neither knows its derivative; it is written out here and in `bptt.py`.
 """
 
-from typing import Any
+import warnings
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -76,3 +77,78 @@ class Repeated:
             return product(x, self.weight) + addend
         found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, addend, self.weight, None, "add")
         return found
+
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+
+class Packed:
+    """A weight (M, E) and a bias (M), laid out once for inputs of any number of rows: (n, E) -> (n, M), in float32.
+
+    In bf16 the input and the weight are rounded to it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, kind: torch.dtype = torch.float32) -> None:
+        self.kind, self.bias = kind, None if bias is None else bias.detach().to(kind)
+        self.weight = weight.detach().to(kind).contiguous()
+        self.packed = _served(self.weight)
+        if self.packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product of x (n, E): (n, M)."""
+        x = x.to(self.kind)
+        if not self.packed:
+            return F.linear(x, self.weight, self.bias).float()
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return found.float()
+
+    def plus(self, x: Tensor, addend: Tensor) -> Tensor:
+        """Addend (n, M) + the product of x."""
+        return self(x).add_(addend)
+
+
+class Quantised:
+    """The same in int8: weights to 255 levels of their row, inputs to 127 levels between -1 and 1, or their extremes.
+
+    What is `bounded`, as all is that comes out of a tanh, lies within [-1, 1]; then no row's result depends on the other
+    rows. The input has 7 bits because older CPUs add pairs of products up in 16. torch has the kernels (FBGEMM) behind
+    an interface that it says will change; nothing else here knows it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, bounded: bool = False) -> None:
+        weight = weight.detach().float()
+        self.bounded, engines = bounded, torch.backends.quantized
+        scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
+        before = engines.engine
+        engines.engine = "fbgemm"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it will change
+            rows = torch.quantize_per_channel(weight, scales, torch.zeros_like(scales).long(), 0, torch.qint8)
+            self.weight = torch.ops.quantized.linear_prepack(rows, None if bias is None else bias.detach().float())
+        engines.engine = before
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product of x (n, E): (n, M)."""
+        if self.bounded:
+            fixed = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+            found: Tensor = fixed(x, 1 / 63, 64, self.weight)
+        else:
+            found = torch.ops.quantized.linear_dynamic(x, self.weight, True)
+        return found
+
+    def plus(self, x: Tensor, addend: Tensor) -> Tensor:
+        """Addend (n, M) + the product of x."""
+        return self(x).add_(addend)
+
+
+def pack(weight: Tensor, bias: Tensor | None, precision: Precision, bounded: bool = False) -> Packed | Quantised:
+    """A weight and a bias, laid out for products in this arithmetic; `bounded` says that inputs lie within [-1, 1]."""
+    if precision == "int8":
+        return Quantised(weight, bias, bounded)
+    return Packed(weight, bias, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def has_int8() -> bool:
+    """Whether torch has its int8 kernels for this CPU."""
+    return "fbgemm" in torch.backends.quantized.supported_engines
