@@ -201,7 +201,10 @@ def _add_search_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     verb.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="arithmetic of the products"
+        "--precision",
+        choices=("auto", "fp32", "bf16", "int8"),
+        default="auto",
+        help="arithmetic of the products; int8 is the fastest",
     )
 
 

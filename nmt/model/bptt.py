@@ -80,7 +80,7 @@ def run(
     order: Reading,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Parts]:
-    """All steps of a cell, from the products (N, G) of all words: its gates (N, K), and the states (N, O), ... after."""
+    """All steps of a cell, from the products (N, G) of all words: its gates (N, K), and the states after them."""
     gates = products.new_empty(products.size(0), equations.kept(initial[-1].size(1))[0])
     after = tuple(part.new_empty(products.size(0), part.size(1)) for part in initial)
     state = initial

@@ -78,7 +78,8 @@ class Reader:
 
     def said(self, values: Tensor) -> Tensor:
         """What each value of the context (B, S, C) says: (B, S, G)."""
-        return self.of_context(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+        said: Tensor = self.of_context(values.flatten(0, 1))
+        return said.view(*values.shape[:2], said.size(-1))
 
     def __call__(self, x: Tensor, weights: Tensor, said: Tensor) -> Tensor:
         """The sums (N, G), from x (N, X) and how much of each value the context is, weights (B, K, S)."""
@@ -110,6 +111,7 @@ class TanhRead:
         self.said = self.reader.said
 
     def __call__(self, x: Tensor, tokens: Tensor, weights: Tensor, said: Tensor) -> Tensor:
+        """tanh(W [h, c] + b)."""
         return self.reader(x, weights, said).tanh_()
 
 
@@ -122,7 +124,9 @@ class MaxoutRead:
         self.words, self.said = Words(embedding, of_word, None), self.reader.said
 
     def __call__(self, x: Tensor, tokens: Tensor, weights: Tensor, said: Tensor) -> Tensor:
-        return self.reader(x, weights, said).add_(self.words(tokens)).unflatten(1, (-1, 2)).amax(dim=2)
+        """The larger of each pair of sums."""
+        sums = self.reader(x, weights, said).add_(self.words(tokens))
+        return sums.view(len(sums), -1, 2).amax(dim=2)
 
 
 class PlainRead:
@@ -136,6 +140,7 @@ class PlainRead:
         return values
 
     def __call__(self, x: Tensor, tokens: Tensor, weights: Tensor, said: Tensor) -> Tensor:
+        """[h, c]."""
         return torch.cat([x, (weights @ said).flatten(0, 1)], dim=1)
 
 
@@ -173,7 +178,7 @@ class LaidEncoder:
     def __init__(self, encoder: Encoder, embedding: Tensor, precision: Precision) -> None:
         self.reverse_source, self.residual = encoder.reverse_source, encoder.residual
         packed, self.layers = partial(pack, precision=precision), list[LaidLayer]()
-        cells = [cast(list[Cell], list(layer.cells)) for layer in encoder.layers]  # by layer and direction
+        cells = [cast(list[Cell], list(layer.cells)) for layer in cast(list[Layer], encoder.layers)]  # by direction
         self.bounded = within_bounds([both[0] for both in cells], self.residual)
         for both, below in zip(cells, [False, *self.bounded], strict=False):
             of_input = [(cell.input_weight.detach(), cell.input_bias.detach()) for cell in both]
@@ -193,7 +198,7 @@ class LaidModel:
         self.encoder = LaidEncoder(model.encoder, model.source_embedding.weight.detach(), precision)
         self.decoder, self.attention, self.residual = decoder, decoder.attention, decoder.residual
         packed = partial(pack, precision=precision)
-        cells = cast(list[Cell], [layer.cells[0] for layer in decoder.layers])
+        cells = cast(list[Cell], [layer.cells[0] for layer in cast(list[Layer], decoder.layers)])
         self.steps = [CellStep(cell, packed) for cell in cells]
         of_word, self.of_early = cells[0].input_weight.detach().tensor_split([embedding.size(1)], dim=1)
         self.words = Words(embedding, of_word, cells[0].input_bias.detach())

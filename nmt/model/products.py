@@ -19,7 +19,7 @@ def _served(x: Tensor) -> bool:
     if x.device.type != "cpu" or not x.numel() or not torch.backends.mkldnn.is_available():
         return False
     if x.dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return has_bf16_kernels()
     return x.dtype == torch.float32
 
 
@@ -109,15 +109,15 @@ class Packed:
 
 
 class Quantised:
-    """The same in int8: weights to 255 levels of their row, inputs to 127 levels between -1 and 1, or their extremes.
+    """The same in int8: weights to 255 levels of their row, inputs to 127 levels of theirs; no row depends on another.
 
-    What is `bounded`, as all is that comes out of a tanh, lies within [-1, 1]; then no row's result depends on the other
-    rows. The input has 7 bits because older CPUs add pairs of products up in 16. torch has the kernels (FBGEMM) behind
-    an interface that it says will change; nothing else here knows it.
+    The levels of an input that is `bounded`, as all is that comes out of a tanh, lie between -1 and 1. They are 127
+    because older CPUs add pairs of products up in 16 bits. torch has the kernels (FBGEMM) behind an interface that it
+    says will change; nothing else here knows it.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, bounded: bool = False) -> None:
-        weight = weight.detach().float()
+        weight, self.bias = weight.detach().float(), None if bias is None else bias.detach().float()
         self.bounded, engines = bounded, torch.backends.quantized
         scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
         before = engines.engine
@@ -125,16 +125,20 @@ class Quantised:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that it will change
             rows = torch.quantize_per_channel(weight, scales, torch.zeros_like(scales).long(), 0, torch.qint8)
-            self.weight = torch.ops.quantized.linear_prepack(rows, None if bias is None else bias.detach().float())
+            self.weight = torch.ops.quantized.linear_prepack(rows, self.bias if bounded else None)
         engines.engine = before
 
     def __call__(self, x: Tensor) -> Tensor:
         """The product of x (n, E): (n, M)."""
         if self.bounded:
-            fixed = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-            found: Tensor = fixed(x, 1 / 63, 64, self.weight)
-        else:
-            found = torch.ops.quantized.linear_dynamic(x, self.weight, True)
+            return self._of_bounded(x)
+        extremes = x.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12)  # (n, 1)
+        found = self._of_bounded(x / extremes).mul_(extremes)
+        return found if self.bias is None else found.add_(self.bias)
+
+    def _of_bounded(self, x: Tensor) -> Tensor:
+        fixed = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        found: Tensor = fixed(x, 1 / 63, 64, self.weight)
         return found
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
@@ -147,6 +151,16 @@ def pack(weight: Tensor, bias: Tensor | None, precision: Precision, bounded: boo
     if precision == "int8":
         return Quantised(weight, bias, bounded)
     return Packed(weight, bias, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def has_bf16_kernels() -> bool:
+    """Whether oneDNN multiplies bf16 on this CPU, be it slowly."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def has_bf16() -> bool:
+    """Whether it has the instructions (avx512_bf16 or AMX) that make it pay."""
+    return has_bf16_kernels() and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def has_int8() -> bool:

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from nmt.model.bptt import Reading, reading, unroll
 from nmt.model.cells import Cell, DeepTransition, GRUCell, LSTMCell, RNNCell, State, like
+from nmt.model.products import has_bf16_kernels
 
 PADDING = 1e4  # sigmoid(-1e4) == 0 and sigmoid(1e4) == 1 in every floating-point format used here
 
@@ -74,8 +75,8 @@ class Layer(nn.Module):
             return "loop"
         if training and self.recurrent_dropout:
             return "unrolled"
-        if training and reduced and device.type == "cpu":
-            return "unrolled"  # as fast as oneDNN's own or faster, whose way back is slow
+        if reduced and device.type == "cpu" and (training or not has_bf16_kernels()):
+            return "unrolled"  # as fast as oneDNN's own or faster, whose way back is slow; and some CPUs have none
         return "fused" if _has_kernel(self.cells[0], device) else "unrolled"
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
@@ -151,8 +152,8 @@ def in_reading_order(
 ) -> tuple[Tensor, State]:
     """Have x (B, T, E) read from `state` on in one direction, words only, rows ending where they end.
 
-    What reads is given the words (N, E) in the order of reading, and the state (B, O), ... in the order of its rows, and
-    gives the outputs (N, O) and the state at the end likewise.
+    What reads is given the words (N, E) in the order of reading, and the state (B, O), ... in the order of its rows;
+    it gives the outputs (N, O) and the state at the end likewise.
     """
     rows, steps, _ = x.shape
     order = reading(lengths, steps, backwards)
