@@ -17,7 +17,7 @@ Where things are, in the order in which text meets them:
     config, fit     from options to a model folder; callbacks shows progress and stops on signals
     checkpoint      the model folder
     search          beam search
-    translator      text in, text out
+    translator      text in, text out; workers: by several processes
     evaluation      BLEU, chrF, TER
     cli, streams    the commands, and what flows through them; info and quickstart are two commands
 

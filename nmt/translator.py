@@ -114,11 +114,11 @@ class Translator:
         """
         source, start = iter(lines), 1
         while texts := list(islice(source, window)):
-            yield from self._window(texts, start, with_alignment)
+            yield from self.window(texts, start, with_alignment)
             start += len(texts)
 
-    def _window(self, texts: list[str], start: int, with_alignment: bool) -> list[Translation]:
-        """Translate lines together, those of like length in a batch."""
+    def window(self, texts: list[str], start: int, with_alignment: bool) -> list[Translation]:
+        """Translate lines together, those of like length in a batch; `start` is the number of the first, for errors."""
         ids = self.tokenizers.source.encode(texts)
         for number, (text, row) in enumerate(zip(texts, ids, strict=True), start):
             if len(row) > self.longest:

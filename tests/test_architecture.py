@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model.decoding": {"model"},
     "checkpoint": {"tokenizer", "model"},
     "translator": {"checkpoint", "tokenizer", "batches", "search", "model"},
+    "workers": {"translator"},
     "training": {
         "batches",
         "checkpoint",
