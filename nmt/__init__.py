@@ -12,11 +12,12 @@ Where things are, in the order in which text meets them:
     model.encoder   source ids to outputs and a final state
     model.decoder   the bridge from that state, and the decoder
     model.seq2seq   the translation model; model.loss its cross-entropy
+    model.decoding  the same model laid out for decoding
     training        loss, optimisers, schedules: the Lightning modules; hessian_free is an optimiser of ours
     config, fit     from options to a model folder; callbacks shows progress and stops on signals
     checkpoint      the model folder
     search          beam search
-    translator      text in, text out
+    translator      text in, text out; workers: by several processes
     evaluation      BLEU, chrF, TER
     cli, streams    the commands, and what flows through them; info and quickstart are two commands
 

@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from nmt.streams import STDOUT, naming, reading, write_json, write_n_best, write
 
 if TYPE_CHECKING:
     from nmt.search import SearchOptions
-    from nmt.translator import Translator
+    from nmt.translator import Translation, Translator
 
 log = logging.getLogger("nmt")
 
@@ -203,7 +204,10 @@ def _add_search_options(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     verb.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="arithmetic of the products"
+        "--precision",
+        choices=("auto", "fp32", "bf16", "int8"),
+        default="auto",
+        help="arithmetic of the products; int8 is the fastest",
     )
 
 
@@ -217,16 +221,20 @@ def add_translate(verbs: Any) -> None:
         "--n-best", type=int, metavar="N", help="print N translations, as `line ||| text ||| features ||| score`"
     )
     verb.add_argument("--jsonl", action="store_true", help="print objects with scores, pieces and alignment")
+    verb.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes, for large files on many cores (default: 1)"
+    )
     _add_search_options(verb)
 
 
 def translate(options: argparse.Namespace) -> None:
     """Translate a stream."""
-    translator = _translator(options)
+    if options.workers < 1:
+        raise UsageError(f"--workers must be at least 1, not {options.workers}")
+    load = _loader(options)
     write = write_json if options.jsonl else write_n_best if options.n_best else write_text
     with reading(options.input) as lines, writing(options.output) as output:
-        answers = translator.translate(lines, with_alignment=options.jsonl, window=1 if _by_hand(options) else 4096)
-        for number, answer in enumerate(answers):
+        for number, answer in enumerate(_answers(options, load, lines)):
             write(number, answer, output)
             if _by_hand(options):
                 output.flush()
@@ -237,10 +245,23 @@ def _by_hand(options: argparse.Namespace) -> bool:
     return bool(options.input == "-" and sys.stdin.isatty())
 
 
-def _translator(options: argparse.Namespace) -> "Translator":
+def _answers(
+    options: argparse.Namespace, load: Callable[[], "Translator"], lines: Iterable[str]
+) -> Iterable["Translation"]:
+    """Translations of the lines, by one process or by several; by hand, line for line."""
+    if options.workers > 1:
+        from nmt import workers
+
+        return workers.translate(load, lines, options.workers, with_alignment=options.jsonl)
+    return load().translate(lines, with_alignment=options.jsonl, window=1 if _by_hand(options) else 4096)
+
+
+def _loader(options: argparse.Namespace) -> Callable[[], "Translator"]:
+    """What makes the translator of these options."""
     from nmt.translator import Translator
 
-    return Translator.load(
+    return partial(
+        Translator.load,
         options.model,
         _search(options),
         device=options.device,
@@ -296,8 +317,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _translate_all(options: argparse.Namespace, lines: list[str]) -> list[str]:
-    translator = _translator(options)
-    hypotheses = [answer.text for answer in translator.translate(lines)]
+    hypotheses = [answer.text for answer in _loader(options)().translate(lines)]
     if options.output:
         with writing(options.output) as output:
             output.writelines(line + "\n" for line in hypotheses)

@@ -25,7 +25,6 @@ from nmt.corpus import Pair
 from nmt.evaluation import Score, build_metrics, evaluate, render
 from nmt.model.recurrent import WAYS
 from nmt.model.seq2seq import Seq2Seq, build_model
-from nmt.search import SearchOptions
 from nmt.tokenizer import TokenizerOptions, train_tokenizer
 from nmt.training import DataModule, TrainingOptions, TranslationModule, choose_precision, recurrent_layers
 from nmt.translator import Translator, choose_device
@@ -113,12 +112,10 @@ def _prepare_run(config: Config, folder: Path, place: torch.device) -> Run:
         _take_weights(model, start, config)
     pairs = _pairs(config, "validation")
     _pairs(config, "test")
-    translator = Translator(
-        model.to(place).eval(), tokenizers, SearchOptions(beam_size=config.training.validation_beam)
-    )
-    before = _bleu(model, tokenizers, config, pairs) if start else None
+    model.to(place)
+    before = _bleu(model.eval(), tokenizers, config, pairs) if start else None
     shown = _spread(pairs, config.training)
-    module = TranslationModule(model.train(), config.training, translator, shown, config.data.target_language)
+    module = TranslationModule(model.train(), config.training, tokenizers, shown, config.data.target_language)
     return Run(module, DataModule(train, validation, config.training, config.seed), tokenizers, before)
 
 

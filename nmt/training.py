@@ -15,12 +15,15 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from nmt.batches import Batch, BatchLoader, EncodedCorpus, TokenBatches
+from nmt.checkpoint import Tokenizers
 from nmt.corpus import Pair
 from nmt.evaluation import evaluate
 from nmt.hessian_free import HessianFree, Objective, Outputs, softmax_cross_entropy
 from nmt.model.loss import cross_entropy
+from nmt.model.products import has_bf16
 from nmt.model.recurrent import Layer
 from nmt.model.seq2seq import Seq2Seq
+from nmt.search import SearchOptions
 from nmt.tokenizer import PAD
 from nmt.translator import OptionError, Translator
 
@@ -198,13 +201,13 @@ class TranslationModule(pl.LightningModule):
         self,
         model: Seq2Seq,
         options: TrainingOptions,
-        translator: Translator,
+        tokenizers: Tokenizers,
         validation: list[Pair],
         language: str = "",
     ) -> None:
         super().__init__()
         self.model, self.options = model, options
-        self.translator, self.validation, self.language = translator, validation, language
+        self.tokenizers, self.validation, self.language = tokenizers, validation, language
         self.units = 0  # words or sentences whose gradients wait for the next update
         self.halvings, self.best_loss = 0, math.inf
         self.random_state: list[Tensor] = []  # of the CPU, then of each GPU
@@ -282,7 +285,9 @@ class TranslationModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """BLEU of the validation sentences, translated by the real search; checkpoints are saved after this."""
         if self.options.validation_metric == "bleu":
-            hypotheses = [answer.text for answer in self.translator.translate(pair.source for pair in self.validation)]
+            search = SearchOptions(beam_size=self.options.validation_beam)
+            translator = Translator(self.model, self.tokenizers, search)
+            hypotheses = [answer.text for answer in translator.translate(pair.source for pair in self.validation)]
             references = [[pair.target for pair in self.validation]]
             [bleu] = evaluate(hypotheses, references, metrics=("bleu",), language=self.language)
             self.log("val_bleu", bleu.score, sync_dist=True)
@@ -359,15 +364,9 @@ def choose_precision(precision: Precision, device: torch.device) -> Literal["32-
         if device.type == "cuda":
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         else:
-            precision = "bf16" if _cpu_multiplies_bf16() else "fp32"
+            precision = "bf16" if has_bf16() else "fp32"
     if precision == "fp16" and device.type == "cpu":
         raise OptionError("training.precision fp16 needs a GPU: on a CPU use bf16, fp32 or auto")
     names: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]]
     names = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
     return names[precision]
-
-
-def _cpu_multiplies_bf16() -> bool:
-    """Whether oneDNN has bf16 kernels here and the CPU the instructions (avx512_bf16 or AMX) that make them pay."""
-    instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return bool(instructions and torch.ops.mkldnn._is_mkldnn_bf16_supported())

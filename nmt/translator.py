@@ -1,9 +1,11 @@
 """Text in, text out: tokenise, batch, search, detokenise. What the command line and programs call."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,11 +13,13 @@ from torch import Tensor
 from nmt import checkpoint
 from nmt.batches import collate_sources
 from nmt.checkpoint import Tokenizers
+from nmt.model import products
+from nmt.model.decoding import lay_out
 from nmt.model.seq2seq import Seq2Seq
-from nmt.search import Hypothesis, SearchOptions, beam_search
+from nmt.search import Hypothesis, SearchOptions, Stepper, beam_search
 from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 WINDOW = 4096  # lines read ahead, to be sorted by length
 LONGEST = 1000  # pieces of one line
 
@@ -56,10 +60,11 @@ class Translator:
     """A model, its tokenizers and how to search; `Translator.load(folder)` makes one from a model folder.
 
     Args:
-        model: Anything with `start` and `step` (see nmt/search.py); it is used in evaluation mode.
+        model: In evaluation mode; changes made to its weights later are not followed.
         tokenizers: One per side.
         search: How to search.
-        precision: Arithmetic of the matrix products; auto is fp32.
+        precision: Arithmetic of the matrix products; auto is bf16 on a CPU with instructions for it, else fp32. int8 is
+            the fastest on a CPU, at some loss (see docs/benchmarks.md).
         batch_tokens: Padded source pieces of a batch, times the beam. No translation depends on it.
         longest: Pieces of the longest line that is taken; more is an error that names the line.
     """
@@ -76,8 +81,11 @@ class Translator:
     ) -> None:
         if batch_tokens < 1:
             raise OptionError(f"batch_tokens must be at least 1, not {batch_tokens}")
-        self.model, self.tokenizers, self.search = model, tokenizers, search or SearchOptions()
-        self.precision, self.batch_tokens, self.longest = precision, batch_tokens, longest
+        self.device = model.output.weight.device
+        self.precision = choose_precision(precision, self.device)
+        self.stepper: Stepper[Any] = lay_out(model, self.precision)
+        self.tokenizers, self.search = tokenizers, search or SearchOptions()
+        self.batch_tokens, self.longest = batch_tokens, longest
 
     @classmethod
     def load(
@@ -106,11 +114,11 @@ class Translator:
         """
         source, start = iter(lines), 1
         while texts := list(islice(source, window)):
-            yield from self._window(texts, start, with_alignment)
+            yield from self.window(texts, start, with_alignment)
             start += len(texts)
 
-    def _window(self, texts: list[str], start: int, with_alignment: bool) -> list[Translation]:
-        """Translate lines together, those of like length in a batch."""
+    def window(self, texts: list[str], start: int, with_alignment: bool) -> list[Translation]:
+        """Translate lines together, those of like length in a batch; `start` is the number of the first, for errors."""
         ids = self.tokenizers.source.encode(texts)
         for number, (text, row) in enumerate(zip(texts, ids, strict=True), start):
             if len(row) > self.longest:
@@ -119,9 +127,11 @@ class Translator:
                     "split it into sentences, one a line"
                 )
         results = [Translation(text, (), BLANK) for text in texts]
-        for chosen in self._batches([len(row) for row in ids]):
-            found = self._search([ids[index] for index in chosen], with_alignment)
-            candidates = _detokenise(found, self.tokenizers.target)
+        batches = list(self._batches([len(row) for row in ids]))
+        with _side_by_side(len(batches), self.device) as each:
+            found = each(lambda chosen: self._search([ids[index] for index in chosen], with_alignment), batches)
+            answers = [_detokenise(one, self.tokenizers.target) for one in found]
+        for chosen, candidates in zip(batches, answers, strict=True):
             for index, answer in zip(chosen, candidates, strict=True):
                 pieces = tuple(self.tokenizers.source.pieces(ids[index]))
                 results[index] = Translation(texts[index], pieces, answer or BLANK)
@@ -138,18 +148,33 @@ class Translator:
 
     def _search(self, rows: list[list[int]], with_alignment: bool) -> list[list[Hypothesis]]:
         source, lengths = collate_sources(rows)
-        device = self.model.output.weight.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        reduced = self.device.type == "cuda" and self.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
             return beam_search(
-                self.model,
-                source.to(device),
-                lengths.to(device),
+                self.stepper,
+                source.to(self.device),
+                lengths.to(self.device),
                 self.search,
                 bos=BOS,
                 eos=EOS,
                 banned=(PAD, UNK, BOS),
                 with_alignment=with_alignment,
             )
+
+
+@contextmanager
+def _side_by_side(batches: int, device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` over batches: on a CPU, each on a thread of its own with one core, which small products use best."""
+    threads = min(torch.get_num_threads(), batches)
+    if device.type != "cpu" or threads < 2:
+        yield map
+        return
+    cores = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(cores)  # what later threads start with
 
 
 def _detokenise(found: list[list[Hypothesis]], tokenizer: Tokenizer) -> list[tuple[Candidate, ...]]:
@@ -184,3 +209,12 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise OptionError(f"device {name}: this machine has no GPU that torch can use. Use --device cpu")
     return device
+
+
+def choose_precision(precision: Precision, device: torch.device) -> products.Precision:
+    """`auto` is bf16 on a CPU that multiplies it in hardware, else fp32. OptionError for int8 where there is none."""
+    if precision == "auto":
+        return "bf16" if device.type == "cpu" and products.has_bf16() else "fp32"
+    if precision == "int8" and (device.type != "cpu" or not products.has_int8()):
+        raise OptionError(f"precision int8 needs an x86 CPU, not {device}: use auto, bf16 or fp32")
+    return precision

@@ -9,7 +9,7 @@ import torch
 from nmt.checkpoint import Tokenizers
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.search import SearchOptions
-from nmt.translator import Translator, choose_device
+from nmt.translator import Translator, choose_device, choose_precision
 
 LINES = ["two big red cats", "", "six new white trees", "  ", "one cats", "three old black dogs and four green cars"]
 
@@ -113,6 +113,38 @@ def test_bf16_says_the_same_here(trained, toy):
         next(each.translate([LINES[0]])).candidates[0].score for each in (Translator.load(trained), rough)
     )
     assert exact != rounded
+
+
+def test_int8_says_the_same_here_and_whatever_the_batch(trained, toy):
+    rough = Translator.load(trained, precision="int8")
+    assert [answer.text for answer in rough.translate(toy.text("val.en"))] == toy.text("val.de")
+    same(Translator.load(trained, precision="int8", batch_tokens=1).translate(LINES), rough.translate(LINES))
+
+
+def test_batches_side_by_side_say_the_same_and_leave_the_threads_as_they_were(trained, toy):
+    one = list(Translator.load(trained, batch_tokens=50).translate(toy.text("val.en")))
+    torch.set_num_threads(2)
+    try:
+        two = list(Translator.load(trained, batch_tokens=50).translate(toy.text("val.en")))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    same(one, two)
+
+
+def test_a_precision_that_the_device_has_not_is_refused(monkeypatch):
+    monkeypatch.setattr("nmt.model.products.has_int8", lambda: False)
+    with pytest.raises(ValueError, match="precision int8 needs an x86 CPU, not cpu: use auto, bf16 or fp32"):
+        choose_precision("int8", torch.device("cpu"))
+    with pytest.raises(ValueError, match="precision int8 needs an x86 CPU, not cuda"):
+        choose_precision("int8", torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("has", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_the_cpu_multiplies_it(monkeypatch, has, chosen):
+    monkeypatch.setattr("nmt.model.products.has_bf16", lambda: has)
+    assert choose_precision("auto", torch.device("cpu")) == chosen
+    assert choose_precision("auto", torch.device("cuda")) == "fp32"
 
 
 def test_the_search_of_the_folder_holds_unless_another_is_given(trained, tmp_path):

@@ -39,6 +39,10 @@ class NoContext(nn.Module):
         """What the first decoder layer reads beside the word before: (B, Q, 0)."""
         return memory.values.new_zeros(memory.values.size(0), queries, 0)
 
+    def weigh(self, query: Tensor, memory: Memory) -> Tensor:
+        """Query (B, Q, H) -> how much of each of no values: (B, Q, 0)."""
+        return query[:, :, :0]
+
     def forward(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Query (B, Q, H) -> context (B, Q, 0), weights (B, Q, 0)."""
         return query[:, :, :0], query[:, :, :0]
@@ -64,6 +68,10 @@ class FixedContext(nn.Module):
     def early(self, memory: Memory, queries: int) -> Tensor:
         """The vector again: (B, Q, C)."""
         return memory.values.expand(-1, queries, -1)
+
+    def weigh(self, query: Tensor, memory: Memory) -> Tensor:
+        """Query (B, Q, H) -> all of the one value: (B, Q, 1)."""
+        return query.new_ones(*query.shape[:2], 1)
 
     def forward(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Query (B, Q, H) -> context (B, Q, C), weights (B, Q, 0): nothing is looked at."""
@@ -99,10 +107,14 @@ class Attention(nn.Module):
         """Nothing: the first layer's state is the query, so it runs before the context is known. (B, Q, 0)."""
         return memory.values.new_zeros(memory.values.size(0), queries, 0)
 
-    def forward(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Query (B, Q, H) -> context (B, Q, C), weights (B, Q, S), which are 0 on padding and sum to 1."""
+    def weigh(self, query: Tensor, memory: Memory) -> Tensor:
+        """Query (B, Q, H) -> how much of each value (B, Q, S): 0 on padding, 1 together."""
         scores = self.score(query, memory.keys).float().masked_fill(~memory.mask[:, None], -torch.inf)
-        weights = scores.softmax(dim=2)  # (B, Q, S)
+        return scores.softmax(dim=2)
+
+    def forward(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Query (B, Q, H) -> context (B, Q, C), weights (B, Q, S)."""
+        weights = self.weigh(query, memory)
         return weights.to(memory.values.dtype) @ memory.values, weights
 
 

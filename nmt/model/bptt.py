@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nmt.model.cells import Cell, State
-from nmt.model.equations import Equations, Parts, Unrolled, equations_of
+from nmt.model.equations import Equations, Parts, Times, Unrolled, equations_of
 from nmt.model.products import Repeated, linear
 
 BLOCK = 4096  # words whose slopes are computed together: few enough to stay in a CPU's cache
@@ -71,6 +71,26 @@ def unroll(cell: Cell, x: Tensor, state: State, order: Reading, mask: Tensor | N
     return outputs, cell.state(outputs.index_select(0, order.last), *rest)
 
 
+def run(
+    equations: Equations,
+    weights: Parts,
+    times: Times,
+    products: Tensor,
+    initial: Parts,
+    order: Reading,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Parts]:
+    """All steps of a cell, from the products (N, G) of all words: its gates (N, K), and the states after them."""
+    gates = products.new_empty(products.size(0), equations.kept(initial[-1].size(1))[0])
+    after = tuple(part.new_empty(products.size(0), part.size(1)) for part in initial)
+    state = initial
+    for sums, kept, *written in zip(*(part.split(order.counts) for part in (products, gates, *after)), strict=True):
+        before = tuple(part[: sums.size(0)] for part in state)
+        state = tuple(written)
+        equations.step(sums, Unrolled(_read(before[0], weights, mask), before, kept, state), weights, times)
+    return gates, after
+
+
 class _Unroll(torch.autograd.Function):
     """(products, initial state, weights) -> (all outputs (N, O), the final state's other parts (B, H))."""
 
@@ -85,16 +105,8 @@ class _Unroll(torch.autograd.Function):
         *given: Tensor,
     ) -> tuple[Tensor, ...]:
         initial, weights = given[:parts], given[parts:]
-        kept, _ = equations.kept(initial[-1].size(1))
-        gates = products.new_empty(products.size(0), kept)
-        after = tuple(part.new_empty(products.size(0), part.size(1)) for part in initial)
         times = tuple(Repeated(matrix, len(order.rows), len(order.counts)) for matrix in equations.matrices(weights))
-        state = initial
-        steps = zip(*(part.split(order.counts) for part in (products, gates, *after)), strict=True)
-        for sums, kept_now, *written in steps:
-            before = tuple(part[: sums.size(0)] for part in state)
-            state = tuple(written)
-            equations.step(sums, Unrolled(_read(before[0], weights, mask), before, kept_now, state), weights, times)
+        gates, after = run(equations, weights, times, products, initial, order, mask)
         ctx.equations, ctx.order, ctx.mask, ctx.parts = equations, order, mask, parts
         ctx.save_for_backward(gates, *after, *given)
         return after[0], *(part.index_select(0, order.last) for part in after[1:])

@@ -74,9 +74,18 @@ class Cell(nn.Module):
         """The state before the first word: `rows` rows of zeros."""
         return self.state._make(self.bias.new_zeros(rows, size) for size in self.state_sizes)
 
+    @property
+    def input_bias(self) -> Tensor:
+        """What is added to W x at once: b (G)."""
+        return self.bias
+
+    def normed(self, sums: Tensor) -> Tensor:
+        """What becomes of W x + b (N, G) before the state is added: it stays as it is."""
+        return sums
+
     def products(self, x: Tensor, linear: Linear = F.linear) -> Tensor:
         """What the input says to every gate, W x + b: (N, E) -> (N, G). Of all time steps at once, if you like."""
-        return linear(x, self.input_weight, self.bias)
+        return self.normed(linear(x, self.input_weight, self.input_bias))
 
     def recurrent(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """What the recurrent weights read: the first R of h(t-1) (B, O), times the mask."""
@@ -187,9 +196,13 @@ class LayerNormLSTMCell(LSTMCell):
         self.cell_gain = nn.Parameter(torch.ones(hidden_size))
         self.cell_bias = nn.Parameter(torch.zeros(hidden_size))
 
-    def products(self, x: Tensor, linear: Linear = F.linear) -> Tensor:
-        """LN(W x) + b: (N, E) -> (N, G)."""
-        sums = linear(x, self.input_weight, torch.zeros_like(self.bias))
+    @property
+    def input_bias(self) -> Tensor:
+        """None: b is added to what is normed."""
+        return torch.zeros_like(self.bias)
+
+    def normed(self, sums: Tensor) -> Tensor:
+        """LN(W x) + b (N, G)."""
         return F.layer_norm(sums, sums.shape[-1:], self.input_gain, self.bias).to(sums.dtype)
 
     def forward(self, x: Tensor, state: LSTMState, mask: Tensor | None = None) -> LSTMState:

@@ -3,6 +3,8 @@
 Shapes: **B** sentences, **S** source length, **E** embedding, **M** outputs (hidden size times directions).
 """
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -55,17 +57,29 @@ class Encoder(nn.Module):
 
     def forward(self, embedded: Tensor, lengths: Tensor) -> Encoded:
         """Encode embedded words (B, S, E) of sentences of the given lengths (B,)."""
-        mask = torch.arange(embedded.size(1), device=embedded.device) < lengths[:, None]  # (B, S)
-        order = _reading_order(lengths, embedded.size(1))[:, :, None] if self.reverse_source else None  # (B, S, 1)
-        x = embedded if order is None else embedded.gather(1, order.expand_as(embedded))
-        final = []
-        for number, layer in enumerate(self.layers):
-            x = dropout(x, self.dropout, self.training)
-            outputs, state = layer(x, lengths=lengths)  # (B, S, M)
-            x = outputs + x if self.residual and number else outputs
-            final.append(state)
-        outputs = x if order is None else x.gather(1, order.expand_as(x))
-        return Encoded(outputs, mask, tuple(final))
+        drop = partial(dropout, probability=self.dropout, training=self.training)
+        return encode(self.layers, embedded, lengths, self.reverse_source, self.residual, drop)
+
+
+def encode(
+    layers: Iterable[Callable[..., tuple[Tensor, State]]],
+    x: Tensor,
+    lengths: Tensor,
+    reverse_source: bool,
+    residual: bool,
+    drop: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Encoded:
+    """Encode words x (B, S, E), as the first layer reads them, of sentences of the given lengths (B,)."""
+    mask = torch.arange(x.size(1), device=x.device) < lengths[:, None]  # (B, S)
+    order = _reading_order(lengths, x.size(1))[:, :, None] if reverse_source else None  # (B, S, 1)
+    x = x if order is None else x.gather(1, order.expand_as(x))
+    final = []
+    for number, layer in enumerate(layers):
+        outputs, state = layer(x := drop(x), lengths=lengths)  # (B, S, M)
+        x = outputs + x if residual and number else outputs
+        final.append(state)
+    outputs = x if order is None else x.gather(1, order.expand_as(x))
+    return Encoded(outputs, mask, tuple(final))
 
 
 def _reading_order(lengths: Tensor, steps: int) -> Tensor:

@@ -5,7 +5,8 @@ the speed and less on AMD. oneDNN also wants a matrix laid out in its way; for a
 is done once. Neither knows its derivative; it is written out here and in `bptt.py`.
 """
 
-from typing import Any
+import warnings
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ def _served(x: Tensor) -> bool:
     if x.device.type != "cpu" or not x.numel() or not torch.backends.mkldnn.is_available():
         return False
     if x.dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return has_bf16_kernels()
     return x.dtype == torch.float32
 
 
@@ -76,3 +77,92 @@ class Repeated:
             return product(x, self.weight) + addend
         found: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, addend, self.weight, None, "add")
         return found
+
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+
+class Packed:
+    """A weight (M, E) and a bias (M), laid out once for inputs of any number of rows: (n, E) -> (n, M), in float32.
+
+    In bf16 the input and the weight are rounded to it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, kind: torch.dtype = torch.float32) -> None:
+        self.kind, self.bias = kind, None if bias is None else bias.detach().to(kind)
+        self.weight = weight.detach().to(kind).contiguous()
+        self.packed = _served(self.weight)
+        if self.packed:
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product of x (n, E): (n, M)."""
+        x = x.to(self.kind)
+        if not self.packed:
+            return F.linear(x, self.weight, self.bias).float()
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return found.float()
+
+    def plus(self, x: Tensor, addend: Tensor) -> Tensor:
+        """Addend (n, M) + the product of x."""
+        return self(x).add_(addend)
+
+
+class Quantised:
+    """The same in int8: weights to 255 levels of their row, inputs to 127 levels of theirs; no row depends on another.
+
+    The levels of an input that is `bounded`, as all is that comes out of a tanh, lie between -1 and 1. They are 127
+    because older CPUs add pairs of products up in 16 bits. torch has the kernels (FBGEMM) behind an interface that it
+    says will change; nothing else here knows it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, bounded: bool = False) -> None:
+        weight, self.bias = weight.detach().float(), None if bias is None else bias.detach().float()
+        self.bounded, engines = bounded, torch.backends.quantized
+        scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
+        before = engines.engine
+        engines.engine = "fbgemm"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that it will change
+            rows = torch.quantize_per_channel(weight, scales, torch.zeros_like(scales).long(), 0, torch.qint8)
+            self.weight = torch.ops.quantized.linear_prepack(rows, self.bias if bounded else None)
+        engines.engine = before
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product of x (n, E): (n, M)."""
+        if self.bounded:
+            return self._of_bounded(x)
+        extremes = x.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12)  # (n, 1)
+        found = self._of_bounded(x / extremes).mul_(extremes)
+        return found if self.bias is None else found.add_(self.bias)
+
+    def _of_bounded(self, x: Tensor) -> Tensor:
+        fixed = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        found: Tensor = fixed(x, 1 / 63, 64, self.weight)
+        return found
+
+    def plus(self, x: Tensor, addend: Tensor) -> Tensor:
+        """Addend (n, M) + the product of x."""
+        return self(x).add_(addend)
+
+
+def pack(weight: Tensor, bias: Tensor | None, precision: Precision, bounded: bool = False) -> Packed | Quantised:
+    """A weight and a bias, laid out for products in this arithmetic; `bounded` says that inputs lie within [-1, 1]."""
+    if precision == "int8":
+        return Quantised(weight, bias, bounded)
+    return Packed(weight, bias, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def has_bf16_kernels() -> bool:
+    """Whether oneDNN multiplies bf16 on this CPU, be it slowly."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def has_bf16() -> bool:
+    """Whether it has the instructions (avx512_bf16 or AMX) that make it pay."""
+    return has_bf16_kernels() and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def has_int8() -> bool:
+    """Whether torch has its int8 kernels for this CPU."""
+    return "fbgemm" in torch.backends.quantized.supported_engines

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from nmt.model.bptt import Reading, reading, unroll
 from nmt.model.cells import Cell, DeepTransition, GRUCell, LSTMCell, RNNCell, State, like
+from nmt.model.products import has_bf16_kernels
 
 PADDING = 1e4  # sigmoid(-1e4) == 0 and sigmoid(1e4) == 1 in every floating-point format used here
 
@@ -74,8 +75,8 @@ class Layer(nn.Module):
             return "loop"
         if training and self.recurrent_dropout:
             return "unrolled"
-        if training and reduced and device.type == "cpu":
-            return "unrolled"  # as fast as oneDNN's own or faster, whose way back is slow
+        if reduced and device.type == "cpu" and (training or not has_bf16_kernels()):
+            return "unrolled"  # as fast as oneDNN's own or faster, whose way back is slow; and some CPUs have none
         return "fused" if _has_kernel(self.cells[0], device) else "unrolled"
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
@@ -124,22 +125,14 @@ class Layer(nn.Module):
     def _stepped(
         self, cell: Cell | DeepTransition, x: Tensor, state: State, lengths: Tensor, backwards: bool, unrolled: bool
     ) -> tuple[Tensor, State]:
-        """One direction, unrolled or in a loop: only words are read, and rows end where they end."""
-        rows, steps, _ = x.shape
-        order = reading(lengths, steps, backwards)
-        words = x.flatten(0, 1).index_select(0, order.words)  # (N, E)
-        initial = like(state, (part.index_select(0, order.rows) for part in state))
+        """One direction, unrolled or in a loop."""
         mask = None
         if self.training and self.recurrent_dropout:
-            mask = F.dropout(x.new_ones(rows, cell.recurrent_size), self.recurrent_dropout)
+            mask = F.dropout(x.new_ones(x.size(0), cell.recurrent_size), self.recurrent_dropout)
         if unrolled:
             assert isinstance(cell, Cell)
-            outputs, final = unroll(cell, words, initial, order, mask)
-        else:
-            outputs, final = _loop(cell, words, initial, order, mask, self._zone)
-        outputs = outputs.new_zeros(rows * steps, cell.output_size).index_copy(0, order.words, outputs)
-        back = order.rows.argsort()
-        return outputs.unflatten(0, (rows, steps)), like(state, (part.index_select(0, back) for part in final))
+            return in_reading_order(partial(unroll, cell, mask=mask), x, state, lengths, backwards)
+        return in_reading_order(partial(_loop, cell, mask=mask, zone=self._zone), x, state, lengths, backwards)
 
     def _zone(self, before: Tensor, after: Tensor) -> Tensor:
         """What zoneout makes of a step (n, O): some of it, or of each a share, stays as it was before."""
@@ -148,6 +141,27 @@ class Layer(nn.Module):
         if self.training:
             return torch.where(torch.rand_like(after) < self.zoneout, before, after)
         return torch.lerp(after, before.to(after.dtype), self.zoneout)
+
+
+def in_reading_order(
+    read: Callable[[Tensor, State, Reading], tuple[Tensor, State]],
+    x: Tensor,
+    state: State,
+    lengths: Tensor,
+    backwards: bool = False,
+) -> tuple[Tensor, State]:
+    """Have x (B, T, E) read from `state` on in one direction, words only, rows ending where they end.
+
+    What reads is given the words (N, E) in the order of reading, and the state (B, O), ... in the order of its rows;
+    it gives the outputs (N, O) and the state at the end likewise.
+    """
+    rows, steps, _ = x.shape
+    order = reading(lengths, steps, backwards)
+    words = x.flatten(0, 1).index_select(0, order.words)  # (N, E)
+    outputs, final = read(words, like(state, (part.index_select(0, order.rows) for part in state)), order)
+    outputs = outputs.new_zeros(rows * steps, outputs.size(1)).index_copy(0, order.words, outputs)
+    back = order.rows.argsort()
+    return outputs.unflatten(0, (rows, steps)), like(state, (part.index_select(0, back) for part in final))
 
 
 def _has_kernel(cell: nn.Module, device: torch.device) -> bool:

@@ -1,0 +1,55 @@
+"""Translating on many cores: several processes, each with the model for itself, take turns at a stream's windows."""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
+
+import torch
+
+from nmt.translator import Translation, Translator
+
+WINDOW = 1024  # lines that a process is given at a time
+
+_translator: Translator  # of a process of the pool, which has nothing else to keep it in
+
+
+def translate(
+    load: Callable[[], Translator],
+    lines: Iterable[str],
+    workers: int,
+    *,
+    with_alignment: bool = False,
+    window: int = WINDOW,
+) -> Iterator[Translation]:
+    """As `Translator.translate`, by so many processes, each with a translator that `load` makes and its share of cores.
+
+    `load` must be picklable. Two windows a process are held, so the input may be endless. Raises what a translator
+    does.
+    """
+    threads = max(1, torch.get_num_threads() // workers)
+    source, start, waiting = iter(lines), 1, deque[Future[list[Translation]]]()
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (load, threads))
+    try:
+        while texts := list(islice(source, window)):
+            waiting.append(pool.submit(_answer, texts, start, with_alignment))
+            start += len(texts)
+            if len(waiting) == 2 * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare(load: Callable[[], Translator], threads: int) -> None:
+    global _translator
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gave the work
+    torch.set_num_threads(threads)
+    _translator = load()
+
+
+def _answer(texts: list[str], start: int, with_alignment: bool) -> list[Translation]:
+    return _translator.window(texts, start, with_alignment)

@@ -1,0 +1,102 @@
+"""A model laid out for decoding says what the model says, whatever it is made of."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from nmt.model.decoding import LaidModel, Words, lay_out
+from nmt.model.seq2seq import ModelOptions, build_model
+
+SOURCE, LENGTHS = (
+    torch.randint(4, 20, (5, 7), generator=torch.Generator().manual_seed(1)),
+    torch.tensor([7, 6, 6, 3, 1]),
+)
+
+MODELS = {
+    "attention": {},
+    "additive": {"attention": "additive"},
+    "dot": {"attention": "dot"},
+    "one layer": {"decoder_layers": 1},
+    "residuals": {"residual": True, "encoder_layers": 3, "decoder_layers": 3},
+    "maxout": {"readout": "maxout"},
+    "initial state": {"attention": "none", "readout": "none", "bidirectional": False, "reverse_source": True},
+    "every step": {"attention": "none", "context": "every-step", "context_size": 6},
+    "Cho": {"attention": "none", "context": "every-step", "cell": "gru", "reset": "before", "readout": "maxout"},
+    "gru": {"cell": "gru"},
+    "rnn": {"cell": "rnn"},
+    "lecture": {"cell": "lecture-lstm"},
+    "layer norm": {"cell": "layer-norm-lstm"},
+    "peepholes": {"peepholes": True},
+    "projections": {"projection": 4, "extra_projection": 2, "residual": True},
+}
+
+
+def model_of(**options):
+    """A small model of these options, no weight left at 0 or 1."""
+    torch.manual_seed(1)
+    model = build_model(ModelOptions(embedding_size=8, hidden_size=8, tie_embeddings="none", **options), 20, 20).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+def spoken(stepper, words, source=SOURCE, lengths=LENGTHS):
+    """What the stepper says after each of the words (T, B), and where it looks: (T, B, V), (T, B, S)."""
+    with torch.inference_mode():
+        state, said = stepper.start(source, lengths), []
+        for tokens in words:
+            log_probs, state = stepper.step(tokens, state)
+            said.append((log_probs, state.alignment))
+    return [torch.stack(parts) for parts in zip(*said, strict=True)]
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_it_says_what_the_model_says(options):
+    model = model_of(**options)
+    laid, words = lay_out(model, "fp32"), torch.randint(0, 20, (4, 5))
+    assert isinstance(laid, LaidModel)
+    for left, right in zip(spoken(laid, words), spoken(model, words), strict=True):
+        assert_close(left, right, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize(("precision", "error"), [("bf16", 0.03), ("int8", 0.06)])
+def test_rounded_it_says_nearly_the_same(options, precision, error):
+    model, words = model_of(**options), torch.randint(0, 20, (2, 5))
+    rough, exact = spoken(lay_out(model, precision), words)[0], spoken(model, words)[0]
+    assert 0 < (rough - exact).norm() / exact.norm() < error
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_in_int8_no_sentence_depends_on_the_others(options):
+    laid, words = lay_out(model_of(**options), "int8"), torch.randint(0, 20, (3, 5))
+    together, _ = spoken(laid, words)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone, _ = spoken(laid, words[:, row : row + 1], SOURCE[row : row + 1, :length], LENGTHS[row : row + 1])
+        assert_close(alone[:, 0], together[:, row], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"transition": 2}, {"zoneout": 0.1}])
+def test_what_is_more_than_a_cell_stays_as_it_is(options):
+    model = model_of(**options)
+    assert lay_out(model, "int8") is model
+
+
+def test_words_are_looked_up_once_that_pays():
+    embedding, weight, bias = torch.randn(6, 3), torch.randn(4, 3), torch.randn(4)
+    words, tokens = Words(embedding, weight, bias), torch.tensor([5, 0, 5])
+    expected = embedding[tokens] @ weight.t() + bias
+    assert_close(words(tokens), expected)
+    assert not len(words.table)  # 3 of 6 asked for
+    assert_close(words(tokens), expected)
+    assert_close(words.table, embedding @ weight.t() + bias)
+    words.direct = None  # no longer needed
+    assert_close(words(tokens), expected)
+
+
+def test_a_table_that_is_too_large_is_never_made(monkeypatch):
+    monkeypatch.setattr("nmt.model.decoding.TABLE", 95)  # 6 rows of 4 numbers of 4 bytes are 96
+    words = Words(torch.randn(6, 3), torch.randn(4, 3), None)
+    for _ in range(4):
+        words(torch.tensor([1, 2, 3]))
+    assert not len(words.table)

@@ -1,0 +1,57 @@
+"""Products of laid-out weights, by numbers that their arithmetic holds exactly."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from nmt.model.products import Packed, Quantised, pack
+
+
+def whole(rows, columns, most, seed):
+    """Whole numbers of at most this size, which each row reaches."""
+    drawn = torch.randint(-most, most + 1, (rows, columns), generator=torch.Generator().manual_seed(seed)).float()
+    drawn[:, 0] = most
+    return drawn
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64])
+@pytest.mark.parametrize("bounded", [True, False])
+def test_int8_is_exact_on_its_own_levels(rows, bounded):
+    weight, bias = whole(24, 32, 127, 1), torch.arange(24.0)  # levels of the weight: whole numbers to 127
+    x = whole(rows, 32, 63, 2) / 63  # and of the input: 63 on either side of 0
+    if not bounded:
+        x *= torch.arange(1.0, rows + 1)[:, None]  # each row with levels of its own
+    expected = x @ weight.t() + bias
+    product = Quantised(weight, bias, bounded)
+    assert_close(product(x), expected, rtol=1e-5, atol=1e-2)
+    assert_close(product.plus(x, torch.ones(rows, 24)), expected + 1, rtol=1e-5, atol=1e-2)
+
+
+def test_int8_does_not_overflow():
+    weight, x = torch.full((8, 512), 127.0), torch.ones(3, 512)
+    assert_close(Quantised(weight, None, bounded=True)(x), torch.full((3, 8), 512 * 127.0))
+    assert_close(Quantised(weight, None, bounded=True)(-x), torch.full((3, 8), -512 * 127.0))
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_in_int8_no_row_depends_on_its_neighbours(bounded):
+    product, x = Quantised(torch.randn(16, 32), torch.randn(16), bounded), torch.rand(9, 32)
+    assert_close(torch.cat([product(row[None]) for row in x]), product(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_packed_weight_multiplies(rows):
+    weight, bias, x = torch.randn(20, 12), torch.randn(20), torch.randn(rows, 12)
+    assert_close(Packed(weight, bias)(x), x @ weight.t() + bias)
+    assert_close(Packed(weight, None).plus(x, torch.ones(rows, 20)), x @ weight.t() + 1)
+
+
+def test_bf16_rounds_input_and_weight_to_8_bits():
+    weight, x = whole(6, 10, 128, 3), whole(4, 10, 128, 4)  # whole numbers to 256 are held exactly
+    assert_close(pack(weight / 256, None, "bf16")(x / 256), x @ weight.t() / 256**2, rtol=1 / 256, atol=0.01)
+    [[found]] = pack(torch.tensor([[1 + 1 / 256]]), None, "bf16")(torch.tensor([[1.0]])).tolist()
+    assert found == 1.0  # a tie, rounded to even
+
+
+def test_an_empty_input_has_no_products():
+    assert pack(torch.randn(4, 3), None, "fp32")(torch.empty(0, 3)).tolist() == []

@@ -1,0 +1,32 @@
+"""Several processes say what one says, in its order."""
+
+import itertools
+from functools import partial
+
+import pytest
+
+from nmt import workers
+from nmt.translator import Translator
+
+pytestmark = pytest.mark.slow  # each process imports torch
+
+
+def test_the_answers_are_those_of_one_process_line_by_line(trained, toy):
+    lines = [*toy.text("val.en"), "", *toy.text("val.en")[:5]]
+    expected = [answer.text for answer in Translator.load(trained).translate(lines)]
+    found = workers.translate(partial(Translator.load, trained), lines, 2, window=4)
+    assert [(answer.source, answer.text) for answer in found] == list(zip(lines, expected, strict=True))
+
+
+def test_an_endless_input_is_read_no_further_than_two_windows_a_process(trained):
+    read = itertools.count()
+    answers = workers.translate(partial(Translator.load, trained), ("two big red cats" for _ in read), 1, window=3)
+    assert next(answers).text == "zwei große rot Katzen"
+    answers.close()
+    assert next(read) == 6
+
+
+def test_a_line_that_is_too_long_is_named(trained):
+    load = partial(Translator.load, trained, longest=12)
+    with pytest.raises(ValueError, match=r"line 4 has \d+ pieces \(40 words\), more than 12: split it into sentences"):
+        list(workers.translate(load, ["one red cat", "", "one red cat", "red " * 40], 1, window=2))
