@@ -341,7 +341,7 @@ def test_which_way_a_cell_runs(kind, device, path):
     assert build(kind).path(torch.device(device), True, False) == path
 
 
-def test_noise_and_a_second_derivative_choose_the_way():
+def test_noise_and_a_second_derivative_choose_the_way(monkeypatch):
     cpu = torch.device("cpu")
     assert build("lstm", recurrent_dropout=0.1).path(cpu, True, False) == "unrolled"
     assert build("lstm", recurrent_dropout=0.1).path(cpu, False, False) == "fused"
@@ -350,7 +350,10 @@ def test_noise_and_a_second_derivative_choose_the_way():
     layer.looped = True
     assert layer.path(cpu, False, False) == "loop"
     assert build("lstm").path(cpu, True, True) == "unrolled"
+    monkeypatch.setattr("nmt.model.recurrent.has_bf16_kernels", lambda: True)
     assert build("lstm").path(cpu, False, True) == "fused"
+    monkeypatch.setattr("nmt.model.recurrent.has_bf16_kernels", lambda: False)  # such as CPUs without AVX-512
+    assert build("lstm").path(cpu, False, True) == "unrolled"
     assert build("lstm").path(torch.device("cuda"), True, True) == "fused"
 
 
