@@ -5,6 +5,8 @@ import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         encoding(report, tokenizers.source, [pair.source for pair in pairs], options.repeats)
         stem = folder / "generated"
         write(stem, small, pairs, options)
-        big = DataOptions(str(stem), **languages(small), cache=str(folder / "cache"))
+        big = replace(small, train=str(stem))
         forget_peak()
         start = time.perf_counter()
         table, _ = encode_corpus(big.train, "train", big, *tokenizers)
@@ -49,16 +51,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
         starting(options, report, big, folder)
 
 
-def languages(data: DataOptions) -> dict[str, str]:
-    """The two codes, as options."""
-    return {"source_language": data.source_language, "target_language": data.target_language}
-
-
 def encoding(report: Report, tokenizer: Any, lines: list[str], repeats: int) -> None:
     """Sentencepiece alone, on one core and on all."""
     for threads in sorted({1, os.cpu_count() or 1}):
-        run = lambda threads=threads: tokenizer.encode(lines, threads=threads)  # noqa: E731
-        seconds = timed({"": run}, repeats, 1)[""]
+        seconds = timed({"": partial(tokenizer.encode, lines, threads=threads)}, repeats, 1)[""]
         rate = len(lines) / statistics.median(seconds)
         name = f"encoding {len(lines):,} lines, {threads} thread{'s' * (threads > 1)}"
         report.time("", name, seconds, 0, f"{rate:,.0f} lines/s", lines_per_second=rate)

@@ -40,6 +40,7 @@ class Profile(Callback):
     def __init__(self, device: torch.device, warm_up: int = 3) -> None:
         self.device, self.warm_up = device, warm_up
         self.seconds: dict[str, float] = {}
+        self.operations: dict[str, float] = {}
         self.stack = ExitStack()
 
     def __enter__(self) -> "Profile":
@@ -50,9 +51,8 @@ class Profile(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Put ranges around the parts."""
-        model = module.model
-        for name in ("cross_entropy",):
-            self._mark(nmt.training, name, "output layer and loss")
+        model: Any = module.model
+        self._mark(nmt.training, "cross_entropy", "output layer and loss")
         self._mark(BatchLoader, "__iter__", "data", _iterating)
         self._mark(module, "training_step", REST)
         self._mark(module, "backward", REST)
@@ -81,7 +81,8 @@ class Profile(Callback):
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Sum up."""
         self.stack.close()
-        self.seconds = shares(self.running.events() or [], self.device.type == "cuda")
+        events, on_gpu = self.running.events() or [], self.device.type == "cuda"
+        self.seconds, self.operations = shares(events, on_gpu)
 
     def show(self, report: Report) -> None:
         """A line for each part."""
@@ -89,18 +90,24 @@ class Profile(Callback):
         for part in PARTS:
             share = self.seconds.get(part, 0.0) / every
             report.say(f"    {part:<24} {share:6.1%}", kind="profile", name=part, share=share)
+        largest = sorted(self.operations.items(), key=lambda one: -one[1])[:6]
+        report.say("    of the rest: " + ", ".join(f"{name} {own / every:.1%}" for name, own in largest))
 
 
-def shares(events: Any, on_gpu: bool) -> dict[str, float]:
-    """Seconds of each part: the own time of every operation, on the GPU or on the CPU."""
+def shares(events: Any, on_gpu: bool) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of each part, and of each operation of the rest: own times, on the GPU or on the CPU."""
     found: dict[str, float] = defaultdict(float)
+    rest: dict[str, float] = defaultdict(float)
     parts_of_sequence = {
         event.sequence_nr: part_of(event) for event in events if event.sequence_nr >= 0 and not undoes(event)
     }
     for event in events:
         own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        found[part_of(event, parts_of_sequence)] += own / 1e6
-    return dict(found)
+        part = part_of(event, parts_of_sequence)
+        found[part] += own / 1e6
+        if part == REST:
+            rest["Python" if event.name == REST else event.name.rpartition(": ")[2]] += own / 1e6
+    return dict(found), dict(rest)
 
 
 def part_of(event: Any, parts_of_sequence: dict[int, str] | None = None) -> str:

@@ -93,7 +93,8 @@ def cells(options: argparse.Namespace, report: Report, kind: str, lengths: Tenso
     hidden, device = options.hidden, report.device
     x = torch.randn(options.batch, options.steps, hidden, device=device, requires_grad=True)
     every, filled = options.batch * options.steps, int(lengths.sum())
-    stack, wide, ours = partial(Stack, 2, hidden), f"{2 * hidden} cells", "unrolled"
+    stack, wide = partial(Stack, 2, hidden), f"{2 * hidden} cells"
+    ours: Way = "unrolled"
     models: dict[str, tuple[nn.Module, int, str]] = {
         "torch.nn.LSTM": (TorchLSTM(hidden, hidden, 2), every, ""),
         "ours": (stack(hidden, LSTMCell, ours), every, "torch.nn.LSTM"),

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
     """Help, a line, and the imports."""
     with tempfile.TemporaryDirectory() as folder:
         model = model_folder(options, Path(folder))
-        commands = {
+        commands: dict[str, tuple[list[str | Path], list[str]]] = {
             "python -c pass": ([sys.executable, "-c", "pass"], []),
             "python -c 'import torch'": ([sys.executable, "-c", "import torch"], []),
             "nmt --help": (nmt("--help"), []),

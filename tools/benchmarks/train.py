@@ -5,9 +5,11 @@ target pieces, EOS among them, padding not.
 """
 
 import argparse
+import logging
 import statistics
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ from benchmarks.profile import Profile
 from benchmarks.text import Text, add_text_options, prepare
 from benchmarks.work import Words, count, total, work
 from nmt.batches import Batch, BatchLoader, TokenBatches
-from nmt.model.seq2seq import ModelOptions, build_model
+from nmt.model.seq2seq import ModelOptions, Seq2Seq, build_model
 from nmt.search import SearchOptions
 from nmt.training import TrainingOptions, TranslationModule, choose_precision
 from nmt.translator import Translator
@@ -63,18 +65,18 @@ def add_shape_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, report: Report) -> None:
     """A line for each cell and each number of cells."""
     precision = choose_precision(options.precision, report.device)
-    kind = KINDS[precision]
     with tempfile.TemporaryDirectory() as folder:
         text = prepare(options, Path(folder))
         for cell in options.cell:
             for hidden in options.hidden:
                 shape = model_options(options, cell, hidden)
-                found = measure(options, report, shape, text, precision)
-                show(report, kind, f"{cell}, {hidden} cells", found)
+                sizes = options.batch_tokens, options.sentences
+                loop = Loop(text, shape, precision, report.device, options.seed, *sizes)
+                found = measure(loop, options.warm_up, options.steps, options.repeats)
+                show(report, KINDS[precision], f"{cell}, {hidden} cells", found)
                 if options.profile:
-                    profile = Profile(report.device)
-                    with profile:
-                        updates(options, report, shape, text, precision, options.steps, profile)
+                    with Profile(report.device, options.warm_up) as profile:
+                        updates(loop, options.warm_up + options.steps, profile)
                     profile.show(report)
 
 
@@ -100,55 +102,71 @@ def model_options(options: argparse.Namespace, cell: str, hidden: int) -> ModelO
         raise BenchmarkError(f"--cell {cell} has an option that no cell knows: {error}") from error
 
 
+class Loop(NamedTuple):
+    """What is trained, on what, in which batches."""
+
+    text: Text
+    shape: ModelOptions
+    precision: Any
+    device: torch.device
+    seed: int
+    batch_tokens: int
+    sentences: int | None  # of a batch; then batch_tokens is not looked at
+
+
 class Found(NamedTuple):
     """What was measured of one network."""
 
+    model: Seq2Seq
     seconds: list[float]  # of each stretch of updates
     words: list[Words]  # in each
     flops: list[float]  # useful, of each
-    parameters: int
-    steps: int
-    peak: float  # GB
+    steps: int  # in each
+    peak: float  # GB, of the GPU where there is one
+
+    @property
+    def rates(self) -> list[float]:
+        """Target words a second of each stretch."""
+        return [words.target / seconds for words, seconds in zip(self.words, self.seconds, strict=True)]
 
 
-def measure(options: argparse.Namespace, report: Report, shape: ModelOptions, text: Text, precision: Any) -> Found:
-    """Time stretches of updates."""
+def measure(loop: Loop, warm_up: int, steps: int, repeats: int) -> Found:
+    """Time so many stretches of so many updates."""
     forget_peak()
-    clock = Clock(options.warm_up, options.steps, report.device)
-    module = updates(options, report, shape, text, precision, options.warm_up + options.repeats * options.steps, clock)
+    clock = Clock(warm_up, steps, loop.device)
+    model = updates(loop, warm_up + repeats * steps, clock).model
     seconds = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
-    words, cost = clock.words, work(module.model)
-    flops = [cost.training(part) for part in words]
-    parameters = sum(parameter.numel() for parameter in module.model.parameters())
-    peak = torch.cuda.max_memory_allocated() / 1e9 if report.device.type == "cuda" else peak_memory()
-    return Found(seconds, words, flops, parameters, options.steps, peak)
+    words, cost = clock.words, work(model)
+    peak = torch.cuda.max_memory_allocated() / 1e9 if loop.device.type == "cuda" else peak_memory()
+    return Found(model, seconds, words, [cost.training(part) for part in words], steps, peak)
 
 
 def show(report: Report, kind: str, name: str, found: Found) -> None:
     """The line of one network: medians over the stretches."""
-    each = list(zip(found.words, found.seconds, found.flops, strict=True))
-    rates = [words.target / seconds for words, seconds, _ in each]
-    speed, everything = statistics.median(rates), total(found.words)
-    figures = {
+    parameters = sum(parameter.numel() for parameter in found.model.parameters())
+    timed, rates, everything = list(zip(found.words, found.seconds, strict=True)), found.rates, total(found.words)
+    speed = statistics.median(rates)
+    gflops = statistics.median(flops / seconds / 1e9 for flops, seconds in zip(found.flops, found.seconds, strict=True))
+    figures: dict[str, Any] = {
         "kind": kind,
         "name": name,
-        "parameters": found.parameters,
+        "parameters": parameters,
         "words_per_second": speed,
         "spread": spread(rates),
         "repeats": len(rates),
         "words_per_second_and_core": speed / torch.get_num_threads(),
-        "sentences_per_second": statistics.median(words.sentences / seconds for words, seconds, _ in each),
+        "sentences_per_second": statistics.median(words.sentences / seconds for words, seconds in timed),
         "words_per_batch": everything.target / len(rates) / found.steps,
-        "gflops": statistics.median(flops / seconds / 1e9 for _, seconds, flops in each),
+        "gflops": gflops,
         "fill": everything.fill,
         "peak_memory_gb": found.peak,
     }
-    figures["of_peak"] = figures["gflops"] / report.peaks[kind] if kind in report.peaks else None
+    figures["of_peak"] = gflops / report.peaks[kind] if kind in report.peaks else None
     source, target = everything.fill
     report.say(
-        f"{kind} {name:<34} {found.parameters / 1e6:5.1f}M parameters {speed:8,.0f} words/s "
+        f"{kind} {name:<34} {parameters / 1e6:5.1f}M parameters {speed:8,.0f} words/s "
         f"+-{figures['spread'] / 2:3.0%}, {figures['words_per_second_and_core']:,.0f} a core  "
-        f"{figures['gflops']:6.1f} GFLOP/s {report.of_peak(kind, figures['gflops'])}  fill {source:.0%} and "
+        f"{gflops:6.1f} GFLOP/s {report.of_peak(kind, gflops)}  fill {source:.0%} and "
         f"{target:.0%}, {figures['words_per_batch']:,.0f} words a batch, {found.peak:.2f} GB",
         **figures,
     )
@@ -157,25 +175,19 @@ def show(report: Report, kind: str, name: str, found: Found) -> None:
 # ---- the loop
 
 
-def updates(
-    options: argparse.Namespace,
-    report: Report,
-    shape: ModelOptions,
-    text: Text,
-    precision: Any,
-    steps: int,
-    watcher: Callback,
-) -> TranslationModule:
+def updates(loop: Loop, steps: int, watcher: Callback) -> TranslationModule:
     """So many updates, as `nmt train` makes them, each shown to the watcher."""
-    torch.manual_seed(options.seed)
-    model = build_model(shape, text.tokenizers.source.size, text.tokenizers.target.size)
-    training = TrainingOptions(batch_tokens=options.batch_tokens, max_steps=steps, max_epochs=1_000_000)
-    translator = Translator(model, text.tokenizers, SearchOptions())
-    module = TranslationModule(model.train(), training, translator, [])
+    torch.manual_seed(loop.seed)
+    tokenizers = loop.text.tokenizers
+    model = build_model(loop.shape, tokenizers.source.size, tokenizers.target.size)
+    training = TrainingOptions(max_steps=steps, max_epochs=1_000_000)
+    module = TranslationModule(model.train(), training, Translator(model, tokenizers, SearchOptions()), [])
+    on_gpu = loop.device.type == "cuda"
+    quieten()
     trainer = pl.Trainer(
-        accelerator="gpu" if report.device.type == "cuda" else "cpu",
-        devices=[report.device.index or 0] if report.device.type == "cuda" else 1,
-        precision=precision,
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=[loop.device.index or 0] if on_gpu else 1,
+        precision=loop.precision,
         max_steps=steps,
         max_epochs=-1,
         limit_val_batches=0,
@@ -185,18 +197,23 @@ def updates(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, train_dataloaders=loader(options, text))
+    trainer.fit(module, train_dataloaders=loader(loop))
     return module
 
 
-def loader(options: argparse.Namespace, text: Text) -> BatchLoader:
+def quieten() -> None:
+    """Lightning's advice is not on what is measured."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", ".*(val_dataloader|number of training batches|treespec|pin_memory).*")
+
+
+def loader(loop: Loop) -> BatchLoader:
     """The batches: of so many pieces, or of so many sentences."""
-    table, tokens = text.table, options.batch_tokens
-    if options.sentences:
-        tokens = int(max(table.source_lengths.max(), table.target_lengths.max())) * options.sentences
-    batches = TokenBatches(
-        table.source_lengths, table.target_lengths, tokens, options.seed, max_sentences=options.sentences
-    )
+    table, tokens = loop.text.table, loop.batch_tokens
+    if loop.sentences:
+        tokens = int(max(table.source_lengths.max(), table.target_lengths.max())) * loop.sentences
+    batches = TokenBatches(table.source_lengths, table.target_lengths, tokens, loop.seed, max_sentences=loop.sentences)
     return BatchLoader(table, batches)
 
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, get_args
@@ -27,6 +28,7 @@ from nmt.search import SearchOptions
 from nmt.translator import Translation, Translator
 
 LENGTHS = (10, 25, 50, 100, 200)
+TOGETHER = 16  # sentences, when lengths are compared
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -59,15 +61,16 @@ def run(options: argparse.Namespace, report: Report) -> None:
         if not options.model:
             report.say("random weights: every translation is made as long as its source")
             never_ending(saved.model)
+        kinds = precisions(options, report)
         for beam in options.beam_size:
             precise: float | None = None
-            for precision in precisions(options, report):
+            for precision in kinds:
                 bench = Bench(saved, search(options, saved, beam), precision, report)
                 answers = bench.in_batch(lines, options)
                 if reference:
                     precise = bench.bleu(answers, reference, precise)
                 bench.singly(lines[: options.singly])
-        growth(options, report, saved, lines)
+        growth(options, report, saved, lines, kinds[0])
     for count in options.lines:
         endless(options, report, count)
 
@@ -80,12 +83,12 @@ def search(options: argparse.Namespace, saved: SavedModel, beam: int) -> SearchO
 
 def precisions(options: argparse.Namespace, report: Report) -> list[Any]:
     """Those asked for, or all that the translator offers and this machine has; fp32 first."""
-    offered = [name for name in get_args(translators.Precision) if name != "auto"]
     if options.precision:
         return list(options.precision)
-    if not multiplies_bf16(report.device):
+    absent = {"auto"} if multiplies_bf16(report.device) else {"auto", "bf16"}
+    if "bf16" in absent:
         report.say("bf16: not in hardware here, so not measured")
-        offered.remove("bf16")
+    offered = (name for name in get_args(translators.Precision) if name not in absent)
     return sorted(offered, key=lambda name: name != "fp32")
 
 
@@ -109,8 +112,8 @@ class Bench:
         rates = {}
         for tokens in options.batch_tokens:
             translator = self.translator(batch_tokens=tokens)
-            answers = list(translator.translate(lines))  # warms up
-            run = lambda translator=translator: list(translator.translate(lines))  # noqa: E731
+            answers = everything(translator, lines)  # warms up
+            run = partial(everything, translator, lines)
             seconds = timed({"": run}, options.repeats, 0, self.report.device)[""]
             rates[tokens] = statistics.median(seconds)
             self._say(f"{self.name}, batches of {tokens}", lines, answers, seconds)
@@ -155,6 +158,11 @@ class Bench:
         self.report.time(self.kind, f"{self.name}, one at a time", seconds, 0, note, mean_ms=1000 * mean, p95_ms=late)
 
 
+def everything(translator: Translator, lines: list[str]) -> list[Translation]:
+    """All translations."""
+    return list(translator.translate(lines))
+
+
 def words(answers: Sequence[Translation], beam: int) -> Words:
     """What was read: EOS counted, a translation once for each hypothesis of the beam."""
     lengths = [(len(answer.source_pieces) + 1, beam * (len(answer.candidates[0].pieces) + 1)) for answer in answers]
@@ -162,21 +170,19 @@ def words(answers: Sequence[Translation], beam: int) -> Words:
     return Words(len(lengths), source, target, sum(one * other for one, other in lengths))
 
 
-def growth(options: argparse.Namespace, report: Report, saved: SavedModel, lines: list[str]) -> None:
+def growth(options: argparse.Namespace, report: Report, saved: SavedModel, lines: list[str], precision: Any) -> None:
     """Time of a piece as sentences and their translations grow together; it should stay the same."""
     never_ending(saved.model)
-    for beam in options.beam_size if options.lengths else []:
-        for precision in precisions(options, report)[:1]:
-            bench = Bench(saved, search(options, saved, beam), precision, report)
-            for length in options.lengths:
-                texts = [long_line(saved, lines, length, start) for start in range(16)]
-                limited = replace(bench.search, max_length=length, max_length_ratio=1e3)
-                translator = bench.translator(search=limited, batch_tokens=10**9)
-                run = lambda translator=translator, texts=texts: list(translator.translate(texts))  # noqa: E731
-                seconds = timed({"": run}, options.repeats, 1, report.device)[""]
-                piece = 1000 * statistics.median(seconds) / length
-                note = f"{piece:.2f} ms for a piece of all 16"
-                report.time(precision, f"{bench.name}, {length} pieces", seconds, 0, note, ms_per_piece=piece)
+    for beam in options.beam_size:
+        bench = Bench(saved, search(options, saved, beam), precision, report)
+        for length in options.lengths:
+            texts = [long_line(saved, lines, length, start) for start in range(TOGETHER)]
+            limited = replace(bench.search, max_length=length, max_length_ratio=1e3)
+            run = partial(everything, bench.translator(search=limited, batch_tokens=10**9), texts)
+            seconds = timed({"": run}, options.repeats, 1, report.device)[""]
+            piece = 1000 * statistics.median(seconds) / length
+            note = f"{piece:.2f} ms for a piece of all {TOGETHER}"
+            report.time(bench.kind, f"{bench.name}, {length} pieces", seconds, 0, note, ms_per_piece=piece)
 
 
 def long_line(saved: SavedModel, lines: list[str], length: int, start: int) -> str:
