@@ -98,7 +98,8 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Text of each row of ids. PAD, BOS and EOS say nothing; UNK reads as U+2047 (a double question mark)."""
-        text: list[str] = self.processor.decode([[int(i) for i in row] for row in ids])
+        # Its own threads are as many as cores, and cost milliseconds to start: too much for a sentence at a time.
+        text: list[str] = self.processor.decode([[int(i) for i in row] for row in ids], num_threads=1)
         return text
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
