@@ -9,24 +9,20 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt import __version__
+from nmt.scoring_verb import add_score
 from nmt.streams import STDOUT, naming, reading, write_json, write_n_best, write_text, writing
+from nmt.verbs import UsageError, add_device_options, add_verb
 
 if TYPE_CHECKING:
     from nmt.search import SearchOptions
     from nmt.translator import Translator
 
 log = logging.getLogger("nmt")
-
-
-class UsageError(ValueError):
-    """Options that do not go together."""
-
-    exit_code = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,22 +59,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nmt {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (add_quickstart, add_check, add_train, add_finetune, add_translate, add_evaluate, add_info):
+    adding = (add_quickstart, add_check, add_train, add_finetune, add_translate, add_evaluate, add_score)
+    for add in (*adding, add_info):
         add(verbs)
     return parser
-
-
-def _verb(
-    verbs: Any, run: Callable[[argparse.Namespace], None], summary: str, **defaults: Any
-) -> argparse.ArgumentParser:
-    """A verb named like the function that runs it."""
-    verb: argparse.ArgumentParser = verbs.add_parser(
-        run.__name__, help=summary, description=summary, allow_abbrev=False, add_help=not defaults.get("takes_config")
-    )
-    verb.set_defaults(**{"run": run, "takes_config": False, **defaults})
-    verb.add_argument("-q", "--quiet", action="store_true", help="no progress, only errors")
-    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return verb
 
 
 # ---- check ----
@@ -86,7 +70,7 @@ def _verb(
 
 def add_check(verbs: Any) -> None:
     """`nmt check`."""
-    verb = _verb(verbs, check, "look through parallel text before training on it")
+    verb = add_verb(verbs, check, "look through parallel text before training on it")
     verb.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="as data.train: a prefix, a,b, .tsv, .jsonl or hf:NAME"
     )
@@ -123,7 +107,9 @@ def _add_run_options(verb: argparse.ArgumentParser) -> None:
 
 def add_train(verbs: Any) -> None:
     """`nmt train`."""
-    _add_run_options(_verb(verbs, train, "train a translator; run the same command again to resume", takes_config=True))
+    _add_run_options(
+        add_verb(verbs, train, "train a translator; run the same command again to resume", takes_config=True)
+    )
 
 
 def train(options: argparse.Namespace) -> None:
@@ -133,7 +119,7 @@ def train(options: argparse.Namespace) -> None:
 
 def add_finetune(verbs: Any) -> None:
     """`nmt finetune`."""
-    verb = _verb(verbs, finetune, "go on training a model on other text, in a new folder", takes_config=True)
+    verb = add_verb(verbs, finetune, "go on training a model on other text, in a new folder", takes_config=True)
     _add_run_options(verb)
     verb.add_argument("-m", "--model", metavar="FOLDER", help="the model folder to start from; it is not changed")
 
@@ -175,7 +161,7 @@ def _fit(options: argparse.Namespace, base: dict[str, Any] | None) -> None:
 
 def add_quickstart(verbs: Any) -> None:
     """`nmt quickstart`."""
-    verb = _verb(verbs, quickstart, "train on the small corpus that ships with the program, evaluate, translate")
+    verb = add_verb(verbs, quickstart, "train on the small corpus that ships with the program, evaluate, translate")
     verb.add_argument("-o", "--output", default="models/quickstart", help="the model folder to write")
     verb.add_argument("--overwrite", action="store_true", help="train it anew")
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -199,15 +185,12 @@ def _add_search_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--batch-tokens", type=int, default=16384, metavar="N", help="pieces searched at once, beams counted"
     )
-    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    verb.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="arithmetic of the products"
-    )
+    add_device_options(verb)
 
 
 def add_translate(verbs: Any) -> None:
     """`nmt translate`."""
-    verb = _verb(verbs, translate, "translate text, one sentence a line, from standard input to standard output")
+    verb = add_verb(verbs, translate, "translate text, one sentence a line, from standard input to standard output")
     verb.add_argument("-m", "--model", required=True, metavar="FOLDER", help="the model folder")
     verb.add_argument("-i", "--input", default="-", metavar="FILE", help="default: standard input")
     verb.add_argument("-o", "--output", default="-", metavar="FILE", help="default: standard output")
@@ -263,7 +246,7 @@ def _search(options: argparse.Namespace) -> "SearchOptions":
 
 def add_evaluate(verbs: Any) -> None:
     """`nmt evaluate`."""
-    verb = _verb(verbs, evaluate, "score a model's translations, or a file of translations, against references")
+    verb = add_verb(verbs, evaluate, "score a model's translations, or a file of translations, against references")
     verb.add_argument("-m", "--model", metavar="FOLDER", help="the model folder that translates --source")
     verb.add_argument("-s", "--source", metavar="FILE", help="text to translate")
     verb.add_argument("-i", "--input", metavar="FILE", help="translations, instead of -m and -s")
@@ -311,7 +294,7 @@ def _target_language(folder: str) -> str:
 
 def add_info(verbs: Any) -> None:
     """`nmt info`."""
-    verb = _verb(verbs, info, "say what a model folder holds, or what this machine can do")
+    verb = add_verb(verbs, info, "say what a model folder holds, or what this machine can do")
     verb.add_argument("-m", "--model", metavar="FOLDER", help="the model folder")
     verb.add_argument("--jsonl", action="store_true", help="print one object")
 

@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"batches", "hessian_free", "corpus", "model", "search", "translator", "tokenizer", "evaluation"},
     "language_training": {"training", "monolingual", "model"},
     "scoring": {"batches", "checkpoint", "corpus", "evaluation", "model", "tokenizer", "translator"},
+    "rescoring": {"corpus", "scoring", "translator"},
     "runs": ANYTHING,
     "callbacks": {"batches", "checkpoint", "tokenizer", "training"},
     "config": {"corpus", "tokenizer", "model", "search", "training"},
@@ -49,6 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "info": ANYTHING,
     "cli": ANYTHING,
     "streams": {"checkpoint", "translator"},
+    "verbs": set(),
+    "scoring_verb": {"verbs", "streams", "checkpoint", "corpus", "scoring", "rescoring"},
     "__main__": {"cli"},
     "": {"translator"},  # nmt/__init__.py, whose version all may read
 }
