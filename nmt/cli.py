@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nmt {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    adding = (add_quickstart, add_check, add_train, add_finetune, add_translate, add_evaluate, add_score)
+    adding = (add_quickstart, add_check, add_train, add_finetune, add_translate, add_evaluate, add_score, add_average)
     for add in (*adding, add_info):
         add(verbs)
     return parser
@@ -290,6 +290,29 @@ def _target_language(folder: str) -> str:
 
     config, _ = checkpoint.read_folder(folder)
     return str(config["data"]["target_language"])
+
+
+def add_average(verbs: Any) -> None:
+    """`nmt average`."""
+    verb = add_verb(verbs, average, "average the weights of several models, or of the best checkpoints of one run")
+    verb.add_argument("-m", "--model", action="append", required=True, metavar="FOLDER", help="repeatable; or one run")
+    verb.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the model folder to write")
+    verb.add_argument(
+        "--best", type=int, metavar="N", help="of one run, how many of its checkpoints; default: all kept"
+    )
+
+
+def average(options: argparse.Namespace) -> None:
+    """Write a folder with the mean of the weights."""
+    from nmt.averaging import average_folders, average_run
+
+    if options.best is not None and (options.best < 2 or len(options.model) > 1):
+        raise UsageError("--best counts the checkpoints of one run, 2 or more: give one -m, or leave it out")
+    if len(options.model) > 1:
+        average_folders(options.model, options.output)
+    else:
+        average_run(options.model[0], options.output, options.best or 0)
+    log.info("model folder: %s, not evaluated", options.output)
 
 
 def add_info(verbs: Any) -> None:

@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "language_training": {"training", "monolingual", "model"},
     "scoring": {"batches", "checkpoint", "corpus", "evaluation", "model", "tokenizer", "translator"},
     "rescoring": {"corpus", "scoring", "translator"},
+    "averaging": {"checkpoint"},
     "runs": ANYTHING,
     "callbacks": {"batches", "checkpoint", "tokenizer", "training"},
     "config": {"corpus", "tokenizer", "model", "search", "training"},
