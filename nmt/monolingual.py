@@ -27,8 +27,9 @@ TEXT_FORMAT = "nmt text 1"  # part of every cache key: change it when the file o
 
 
 class Stretch(NamedTuple):
-    """What one training step reads; int64. A sentence begins with BOS where it is read, and ends with EOS in what is
-    said; so the text runs on over the borders of sentences and of stretches.
+    """What one training step reads; int64.
+
+    A sentence begins with BOS in what is read and ends with EOS in what is said, so the text runs on over its borders.
     """
 
     target_in: Tensor  # (B, T) what the model reads

@@ -82,7 +82,7 @@ def rescore(
 
     With `weights`, the score of a line becomes the weighted sum of the features that they name, its own score among
     them as `score`, and the lines of a sentence are ranked by it, equal ones as they were (Sutskever et al. 2014,
-    section 3.6). Without, order and scores stay. About `window` lines are held, and never less than those of one
+    section 3.2). Without, order and scores stay. About `window` lines are held, and never less than those of one
     sentence. `names` of the two streams stand in errors: ValueError for a line that is none of a list, has no source
     sentence, or lacks what `weights` name.
     """

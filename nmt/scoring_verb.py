@@ -75,6 +75,8 @@ def _check_usage(options: argparse.Namespace) -> None:
             "score needs one of: pairs (-s FILE -t FILE), text (-i FILE), a list (--n-best FILE -s FILE), a table "
             "(--phrase-table FILE)"
         )
+    if [options.source, options.target, options.input, options.n_best, options.phrase_table].count("-") > 1:
+        raise UsageError("only one file can be standard input (-)")
     if not options.model + options.reverse_model:
         raise UsageError("score needs a model: -m FOLDER, or --reverse-model FOLDER")
     if options.input and options.reverse_model:

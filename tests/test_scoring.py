@@ -1,8 +1,10 @@
 """Scores of given text: by hand from a table of bigrams, as the search finds them, and the same whatever the batch."""
 
 import gzip
+import io
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -257,6 +259,14 @@ def test_text_under_a_language_model(language_model, toy, capsys, monkeypatch):
     assert rows(capsys.readouterr().out) == [row * 2 for row in rows(out)]  # each model has its columns
 
 
+def test_one_side_may_come_from_standard_input(trained, toy, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((toy.folder / "val.en").read_bytes())))
+    assert main(["score", "-m", str(trained), "-s", "-", "-t", str(toy.folder / "val.de")]) == 0
+    piped = capsys.readouterr().out
+    assert main(["score", "-m", str(trained), "-s", str(toy.folder / "val.en"), "-t", str(toy.folder / "val.de")]) == 0
+    assert capsys.readouterr().out == piped
+
+
 def test_sides_of_unequal_length_are_refused_and_nothing_is_written(trained, toy, capsys, tmp_path):
     (tmp_path / "short.de").write_text("zwei\n")
     files = ["-s", str(toy.folder / "val.en"), "-t", str(tmp_path / "short.de"), "-o", str(tmp_path / "out")]
@@ -293,6 +303,7 @@ FILE = "{folder}/val.de"
         (["-s", FILE, "-t", FILE, "-i", FILE], "score needs one of"),
         (["-i", FILE, "-s", FILE], "score needs one of"),
         (["--n-best", FILE], "score needs one of"),
+        (["-s", "-", "-t", "-"], "only one file can be standard input"),
         (["--no-model", "-i", FILE], "score needs a model: -m FOLDER"),
         (["-i", FILE, "--reverse-model", "{model}"], "--reverse-model scores a source, and text (-i) has none"),
         (["-i", FILE, "--weights", "a=1"], "--weights rank an n-best list"),
