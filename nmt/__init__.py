@@ -5,21 +5,26 @@ Where things are, in the order in which text meets them:
     corpus          parallel text of many formats, read pair by pair; check looks it over before training
     tokenizer       text to subword ids and back
     batches         pairs encoded to disk, grouped by length, dealt in batches
+    monolingual     running text for a language model, dealt in parallel streams
     model.cells     one time step of a recurrent cell: the equations
     model.equations the way back through each cell, derived by hand; model.bptt unrolls it, model.products multiplies
     model.recurrent the recurrence over time, exact over padding, by the fastest way there is
     model.attention where the decoder looks
     model.encoder   source ids to outputs and a final state
     model.decoder   the bridge from that state, and the decoder
-    model.seq2seq   the translation model; model.loss its cross-entropy
-    model.decoding  the same model laid out for decoding
+    model.seq2seq   the translation model; model.loss its cross-entropy; model.language_model a model of one language
+    model.decoding  the translation model laid out for decoding
     training        loss, optimisers, schedules: the Lightning modules; hessian_free is an optimiser of ours
-    config, fit     from options to a model folder; callbacks shows progress and stops on signals
-    checkpoint      the model folder
+    language_training  the state that a language model carries from batch to batch
+    config, fit     from options to a model folder; runs is what each task needs for it, callbacks shows progress and
+                    stops on signals
+    checkpoint      the model folder; averaging makes one of several
     search          beam search
     translator      text in, text out; workers: by several processes
+    scoring         how probable given text is; rescoring is that for Moses's n-best lists and phrase tables
     evaluation      BLEU, chrF, TER
-    cli, streams    the commands, and what flows through them; info and quickstart are two commands
+    cli, streams    the commands, and what flows through them; info, quickstart and scoring_verb are three commands,
+                    verbs what they share
 
 In a program: `from nmt import Translator; Translator.load("model").translate(["A dog runs ."])`.
 """

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from nmt.corpus import DataOptions, Pair, Report
 from nmt.tokenizer import BOS, EOS, PAD, Tokenizer
 
 Ids = Sequence[int] | NDArray[Any]
+Item = TypeVar("Item")
 
 TABLE_FORMAT = "nmt table 2"  # part of every cache key: change it when the table or the encoding changes
 CHUNK = 16_384  # pairs read, encoded and written at a time
@@ -281,26 +282,39 @@ def batch_ends(longest: NDArray[np.int64], tokens: int, most: int) -> NDArray[np
     return np.array(ends[1:], np.int64)
 
 
-class BatchLoader:
+class Planned(Protocol):
+    """What a loader deals out: the same number of batches in every epoch, each named by indices of some kind."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, number: int) -> Sequence[Any]:
+        """The batches of this epoch, in order."""
+
+
+class Loader(Generic[Item]):
     """Batches, epoch after epoch, for a training loop; its state says exactly which batch comes next.
 
     Each iteration is one epoch. One that was cut short is not taken up again, unless its state was loaded.
     """
 
-    def __init__(self, table: EncodedCorpus, batches: TokenBatches) -> None:
-        self.table, self.batches = table, batches
+    def __init__(self, batches: Planned) -> None:
+        self.batches = batches
         self.epoch, self.position, self.resumed = 0, 0, False
+
+    def batch(self, indices: Any) -> Item:
+        """The batch that an epoch's plan names by these indices."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Item]:
         if self.position and not self.resumed:
             self.set_epoch(self.epoch + 1)
         self.resumed = False
         epoch, start = self.epoch, self.position
         for position, indices in enumerate(self.batches.epoch(epoch)[start:], start + 1):
-            batch = collate(self.table.rows(indices), self.batches.multiple)
+            batch = self.batch(indices)
             # Counted before it is handed out: a loop that knows the length never asks for what follows the last one.
             self.epoch, self.position = (epoch, position) if position < len(self) else (epoch + 1, 0)
             yield batch
@@ -317,3 +331,15 @@ class BatchLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where `state_dict` was taken."""
         self.epoch, self.position, self.resumed = state["epoch"], state["position"], True
+
+
+class BatchLoader(Loader[Batch]):
+    """Batches of pairs."""
+
+    def __init__(self, table: EncodedCorpus, batches: TokenBatches) -> None:
+        super().__init__(batches)
+        self.table, self.multiple = table, batches.multiple
+
+    def batch(self, indices: NDArray[np.int64]) -> Batch:
+        """The pairs at these indices."""
+        return collate(self.table.rows(indices), self.multiple)

@@ -15,10 +15,9 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
-from nmt.batches import Batch
 from nmt.checkpoint import whole
 from nmt.tokenizer import PAD
-from nmt.training import TranslationModule, planned_updates
+from nmt.training import TrainingModule, planned_updates
 
 log = logging.getLogger("nmt")
 
@@ -53,7 +52,7 @@ class StopOnSignal(Callback):
         log.info("finishing this update, then saving")
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_index: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
         """Between two updates, every state is whole; but a validation that is due comes first, which saves as well."""
         if self.received and module.units == 0 and not _validation_due(trainer, batch_index):
@@ -89,7 +88,7 @@ def _validation_due(trainer: pl.Trainer, batch_index: int) -> bool:
 
 def _planned(trainer: pl.Trainer) -> int:
     module = trainer.lightning_module
-    assert isinstance(module, TranslationModule)
+    assert isinstance(module, TrainingModule)
     return planned_updates(module.options, int(trainer.num_training_batches))[1]
 
 
@@ -107,7 +106,7 @@ class Progress(Callback):
         self.bar = tqdm(total=self.total, initial=self.first, unit="update", disable=not sys.stderr.isatty())
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch, batch_index: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
         """Count a batch."""
         self.words += int((batch.target_out != PAD).sum())

@@ -10,10 +10,11 @@ training/           checkpoints and logs, of use only to resume or extend the ru
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 import yaml
@@ -21,11 +22,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 
+from nmt.model.language_model import LanguageModel, build_language_model
 from nmt.model.seq2seq import ModelOptions, Seq2Seq, build_model
 from nmt.tokenizer import Tokenizer
 
 FORMAT = 1
+TRANSLATOR, LANGUAGE_MODEL = "translation", "language-model"  # the tasks of a config
+NOISE = ("dropout", "recurrent_dropout", "word_dropout", "init_range", "forget_bias")  # of no consequence once trained
 INFO, CONFIG, WEIGHTS, CARD = "info.json", "config.yaml", "model.safetensors", "README.md"
+
+
+AnyModel = TypeVar("AnyModel", Seq2Seq, LanguageModel)
 
 
 class Tokenizers(NamedTuple):
@@ -51,10 +58,10 @@ class Tokenizers(NamedTuple):
             self.target.save(folder / "target.spm")
 
 
-class SavedModel(NamedTuple):
+class SavedModel(NamedTuple, Generic[AnyModel]):
     """What a model folder holds."""
 
-    model: Seq2Seq
+    model: AnyModel
     tokenizers: Tokenizers
     config: dict[str, Any]
     info: dict[str, Any]
@@ -84,7 +91,7 @@ def write_whole(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf8", newline="\n")
 
 
-def save_weights(model: Seq2Seq, folder: Path) -> None:
+def save_weights(model: Seq2Seq | LanguageModel, folder: Path) -> None:
     """Write the weights, whole or not at all."""
     with whole(folder / WEIGHTS) as beside:
         save_model(model, str(beside))
@@ -124,8 +131,34 @@ def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, info
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel:
-    """Read a model folder, the model in evaluation mode on `device`. Errors as `read_folder`."""
+def task(folder: str | Path) -> str:
+    """What a model folder is for: TRANSLATOR or LANGUAGE_MODEL. Errors as `read_folder`."""
+    config, _ = read_folder(folder)
+    return str(config.get("task", TRANSLATOR))
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel[Seq2Seq]:
+    """Read a translator's folder, the model in evaluation mode on `device`. Errors as `read_folder`."""
+    if task(folder) != TRANSLATOR:
+        raise ValueError(
+            f"{folder} holds a language model, not a translator: `nmt score -m {folder} -i TEXT` says what it finds "
+            "probable"
+        )
+    return _load(folder, lambda options, sizes: build_model(options, *sizes), device)
+
+
+def load_language_model(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel[LanguageModel]:
+    """Read a language model's folder, the model in evaluation mode on `device`. Errors as `read_folder`."""
+    if task(folder) != LANGUAGE_MODEL:
+        raise ValueError(
+            f"{folder} holds a translator, not a language model: train one with `nmt train --task language-model`"
+        )
+    return _load(folder, lambda options, sizes: build_language_model(options, sizes[1]), device)
+
+
+def _load(
+    folder: str | Path, build: Callable[[ModelOptions, tuple[int, int]], AnyModel], device: str | torch.device
+) -> SavedModel[AnyModel]:
     folder = Path(folder)
     config, info = read_folder(folder)
     tokenizers = Tokenizers.load(folder)
@@ -136,7 +169,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel:
         options = ModelOptions(**config["model"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} holds a model option of another nmt, or is damaged: {error}") from error
-    model = build_model(options, tokenizers.source.size, tokenizers.target.size)
+    model = build(options, (tokenizers.source.size, tokenizers.target.size))
     try:
         load_model(model, str(folder / WEIGHTS), device="cpu")
     except (SafetensorError, RuntimeError) as error:
@@ -145,6 +178,15 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel:
         )
         raise ValueError(message) from error
     return SavedModel(model.to(device).eval(), tokenizers, config, info)
+
+
+def other_network(
+    old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = NOISE
+) -> dict[str, tuple[Any, Any]]:
+    """Options in which two configs' `model` differ, `free` ones left out: (old, new). None if they are one network."""
+    before, after = (asdict(ModelOptions(**options)) for options in (old, new))
+    names = [name for name in sorted(before) if before[name] != after[name] and name not in free]
+    return {f"model.{name}": (before[name], after[name]) for name in names}
 
 
 def average(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -167,21 +209,34 @@ def _first_line(error: Exception) -> str:
 
 def _card(info: Mapping[str, Any]) -> str:
     """The model card."""
-    scores = "\n".join(
+    languages = " to ".join(info.get("languages", ()))
+    if "sentences" in info:
+        title, text = f"A recurrent language model, {languages}", f"{info['sentences']:,} sentences"
+        use = "It says how probable a sentence is: `nmt score -m THIS_FOLDER -i text`."
+        warning = "It knows what text is like, not what is true or right."
+    else:
+        title, text = f"A recurrent translator, {languages}", f"{info['pairs']:,} pairs of sentences"
+        use = """It translates text like
+the text it was trained on, one sentence a line: `nmt translate -m THIS_FOLDER < input > output`."""
+        warning = """Machine translations contain errors,
+invented content among them: have them read before they matter."""
+    return f"""# {title}
+
+Trained on {text} with nmt {info["version"]}. {use}
+
+{_results(info)}
+
+Its options are in `config.yaml`; `info.json` holds these figures for programs. {warning}
+"""
+
+
+def _results(info: Mapping[str, Any]) -> str:
+    """A table of scores, or that there are none."""
+    if "averaged" in info:
+        return f"Its weights are the mean of those of {', '.join(info['averaged'])}. It has not been evaluated."
+    rows = [
         f"| {text} | {score['name']} | {score['score']:.2f} | `{score['signature']}` |"
         for text, found in info.get("scores", {}).items()
         for score in found
-    )
-    languages = " to ".join(info.get("languages", ()))
-    return f"""# A recurrent translator, {languages}
-
-Trained on {info["pairs"]:,} pairs of sentences with nmt {info["version"]}. It translates text like
-the text it was trained on, one sentence a line: `nmt translate -m THIS_FOLDER < input > output`.
-
-| text | metric | score | signature |
-|---|---|---|---|
-{scores}
-
-Its options are in `config.yaml`; `info.json` holds these figures for programs. Machine translations contain errors,
-invented content among them: have them read before they matter.
-"""
+    ]
+    return "\n".join(["| text | metric | score | signature |", "|---|---|---|---|", *rows])

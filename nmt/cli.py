@@ -15,19 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nmt import __version__
+from nmt.scoring_verb import add_score
 from nmt.streams import STDOUT, naming, reading, write_json, write_n_best, write_text, writing
+from nmt.verbs import UsageError, add_device_options, add_verb
 
 if TYPE_CHECKING:
     from nmt.search import SearchOptions
     from nmt.translator import Translation, Translator
 
 log = logging.getLogger("nmt")
-
-
-class UsageError(ValueError):
-    """Options that do not go together."""
-
-    exit_code = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,22 +60,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nmt {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (add_quickstart, add_check, add_train, add_finetune, add_translate, add_evaluate, add_info):
+    adding = (add_quickstart, add_check, add_train, add_finetune, add_translate, add_evaluate, add_score, add_average)
+    for add in (*adding, add_info):
         add(verbs)
     return parser
-
-
-def _verb(
-    verbs: Any, run: Callable[[argparse.Namespace], None], summary: str, **defaults: Any
-) -> argparse.ArgumentParser:
-    """A verb named like the function that runs it."""
-    verb: argparse.ArgumentParser = verbs.add_parser(
-        run.__name__, help=summary, description=summary, allow_abbrev=False, add_help=not defaults.get("takes_config")
-    )
-    verb.set_defaults(**{"run": run, "takes_config": False, **defaults})
-    verb.add_argument("-q", "--quiet", action="store_true", help="no progress, only errors")
-    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return verb
 
 
 # ---- check ----
@@ -87,7 +71,7 @@ def _verb(
 
 def add_check(verbs: Any) -> None:
     """`nmt check`."""
-    verb = _verb(verbs, check, "look through parallel text before training on it")
+    verb = add_verb(verbs, check, "look through parallel text before training on it")
     verb.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="as data.train: a prefix, a,b, .tsv, .jsonl or hf:NAME"
     )
@@ -124,7 +108,9 @@ def _add_run_options(verb: argparse.ArgumentParser) -> None:
 
 def add_train(verbs: Any) -> None:
     """`nmt train`."""
-    _add_run_options(_verb(verbs, train, "train a translator; run the same command again to resume", takes_config=True))
+    _add_run_options(
+        add_verb(verbs, train, "train a translator; run the same command again to resume", takes_config=True)
+    )
 
 
 def train(options: argparse.Namespace) -> None:
@@ -134,7 +120,7 @@ def train(options: argparse.Namespace) -> None:
 
 def add_finetune(verbs: Any) -> None:
     """`nmt finetune`."""
-    verb = _verb(verbs, finetune, "go on training a model on other text, in a new folder", takes_config=True)
+    verb = add_verb(verbs, finetune, "go on training a model on other text, in a new folder", takes_config=True)
     _add_run_options(verb)
     verb.add_argument("-m", "--model", metavar="FOLDER", help="the model folder to start from; it is not changed")
 
@@ -178,7 +164,7 @@ def _fit(options: argparse.Namespace, base: dict[str, Any] | None) -> None:
 
 def add_quickstart(verbs: Any) -> None:
     """`nmt quickstart`."""
-    verb = _verb(verbs, quickstart, "train on the small corpus that ships with the program, evaluate, translate")
+    verb = add_verb(verbs, quickstart, "train on the small corpus that ships with the program, evaluate, translate")
     verb.add_argument("-o", "--output", default="models/quickstart", help="the model folder to write")
     verb.add_argument("--overwrite", action="store_true", help="train it anew")
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -202,18 +188,12 @@ def _add_search_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--batch-tokens", type=int, default=16384, metavar="N", help="pieces searched at once, beams counted"
     )
-    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    verb.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16", "int8"),
-        default="auto",
-        help="arithmetic of the products; int8 is the fastest",
-    )
+    add_device_options(verb, "int8")
 
 
 def add_translate(verbs: Any) -> None:
     """`nmt translate`."""
-    verb = _verb(verbs, translate, "translate text, one sentence a line, from standard input to standard output")
+    verb = add_verb(verbs, translate, "translate text, one sentence a line, from standard input to standard output")
     verb.add_argument("-m", "--model", required=True, metavar="FOLDER", help="the model folder")
     verb.add_argument("-i", "--input", default="-", metavar="FILE", help="default: standard input")
     verb.add_argument("-o", "--output", default="-", metavar="FILE", help="default: standard output")
@@ -286,7 +266,7 @@ def _search(options: argparse.Namespace) -> "SearchOptions":
 
 def add_evaluate(verbs: Any) -> None:
     """`nmt evaluate`."""
-    verb = _verb(verbs, evaluate, "score a model's translations, or a file of translations, against references")
+    verb = add_verb(verbs, evaluate, "score a model's translations, or a file of translations, against references")
     verb.add_argument("-m", "--model", metavar="FOLDER", help="the model folder that translates --source")
     verb.add_argument("-s", "--source", metavar="FILE", help="text to translate")
     verb.add_argument("-i", "--input", metavar="FILE", help="translations, instead of -m and -s")
@@ -331,9 +311,32 @@ def _target_language(folder: str) -> str:
     return str(config["data"]["target_language"])
 
 
+def add_average(verbs: Any) -> None:
+    """`nmt average`."""
+    verb = add_verb(verbs, average, "average the weights of several models, or of the best checkpoints of one run")
+    verb.add_argument("-m", "--model", action="append", required=True, metavar="FOLDER", help="repeatable; or one run")
+    verb.add_argument("-o", "--output", required=True, metavar="FOLDER", help="the model folder to write")
+    verb.add_argument(
+        "--best", type=int, metavar="N", help="of one run, how many of its checkpoints; default: all kept"
+    )
+
+
+def average(options: argparse.Namespace) -> None:
+    """Write a folder with the mean of the weights."""
+    from nmt.averaging import average_folders, average_run
+
+    if options.best is not None and (options.best < 2 or len(options.model) > 1):
+        raise UsageError("--best counts the checkpoints of one run, 2 or more: give one -m, or leave it out")
+    if len(options.model) > 1:
+        average_folders(options.model, options.output)
+    else:
+        average_run(options.model[0], options.output, options.best or 0)
+    log.info("model folder: %s, not evaluated", options.output)
+
+
 def add_info(verbs: Any) -> None:
     """`nmt info`."""
-    verb = _verb(verbs, info, "say what a model folder holds, or what this machine can do")
+    verb = add_verb(verbs, info, "say what a model folder holds, or what this machine can do")
     verb.add_argument("-m", "--model", metavar="FOLDER", help="the model folder")
     verb.add_argument("--jsonl", action="store_true", help="print one object")
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -20,6 +20,7 @@ from nmt.search import SearchOptions
 from nmt.tokenizer import TokenizerOptions
 from nmt.training import TrainingOptions
 
+Task = Literal["translation", "language-model"]
 SECTIONS = {
     "data": DataOptions,
     "tokenizer": TokenizerOptions,
@@ -34,6 +35,8 @@ class Config:
     """All that decides a training run.
 
     Attributes:
+        task: translation, or language-model: of plain text or the target side of parallel text, in that order. Its
+            layers are model.decoder_layers; it has no encoder and no attention.
         data: the text.
         tokenizer: the vocabulary.
         model: the network.
@@ -44,6 +47,7 @@ class Config:
         seed: of weights, batches and dropout.
     """
 
+    task: Task = "translation"
     data: DataOptions = field(default_factory=DataOptions)
     tokenizer: TokenizerOptions = field(default_factory=TokenizerOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -59,6 +63,25 @@ class Config:
                 "model.tie_embeddings all needs one vocabulary for both sides: "
                 "use tokenizer.joint true or model.tie_embeddings target"
             )
+        if self.task not in get_args(Task):
+            raise ValueError(f"task is {' or '.join(get_args(Task))}, not {self.task!r}")
+        if self.task == "language-model":
+            self._check_language_model()
+
+    def _check_language_model(self) -> None:
+        """Refuse what a language model has not, and ask for what it needs."""
+        for name in ("encoder_layers", "reverse_source", "attention", "context", "context_size", "bridge"):
+            usual = ModelOptions.__dataclass_fields__[name].default
+            if getattr(self.model, name) != usual:
+                raise ValueError(f"model.{name} is for task translation, not language-model: leave it at {usual}")
+        if self.model.tie_embeddings == "all":
+            raise ValueError("model.tie_embeddings all is for task translation: a language model has one, use target")
+        if not self.training.truncate:
+            raise ValueError("task language-model reads running text in stretches: set training.truncate, say to 35")
+        needed = {"validation_metric": "loss", "loss_per": "word", "devices": 1}
+        for name, value in needed.items():
+            if (found := getattr(self.training, name)) != value:
+                raise ValueError(f"task language-model needs training.{name} {value}, not {found}")
 
 
 class ConfigError(ValueError):
@@ -72,6 +95,7 @@ def parser(program: str) -> ArgumentParser:
     made = ArgumentParser(prog=program, exit_on_error=False, add_help=False, usage=f"{program} [-c FILE ...] [options]")
     for name, options in SECTIONS.items():
         made.add_class_arguments(options, name)
+    made.add_argument("--task", type=Task, default=Config.task, help="what is trained")
     made.add_argument("-o", "--output", type=str, default=Config.output, help="the model folder to write")
     made.add_argument("--init", type=str, default=Config.init, help="a model folder to start from")
     made.add_argument("--seed", type=int, default=Config.seed, help="of weights, batches and dropout")

@@ -30,7 +30,8 @@ class DataOptions:
 
     `path/train` for `path/train.en` and `path/train.de` (or `.gz`); `a.txt,b.txt`; `a.tsv` (source, tab, target);
     `a.jsonl` (keys `en` and `de`, or `source` and `target`, or `translation`); `hf:NAME[:CONFIG][@SPLIT]`, a Hugging
-    Face data set by its name on the hub or its folder.
+    Face data set by its name on the hub or its folder. A language model also takes a plain text file, a sentence a
+    line, and of parallel text the target side.
 
     Attributes:
         train: sources to train on.
@@ -38,7 +39,7 @@ class DataOptions:
         test: sources to report on.
         source_language: code of the language translated from; ends the names of its files.
         target_language: code of the language translated into.
-        max_length: pieces; a pair with more on either side is dropped and counted.
+        max_length: pieces; a pair with more on either side, or a language model's sentence, is dropped and counted.
         workers: threads that encode; 0 is one per core.
         cache: folder for encoded text; by default $XDG_CACHE_HOME/nmt or ~/.cache/nmt.
     """

@@ -1,4 +1,4 @@
-"""From a config to a model folder: text, vocabulary, the Lightning Trainer, resuming, averaging, final scores."""
+"""From a config to a model folder: the Lightning Trainer, resuming, averaging, final scores."""
 
 import hashlib
 import json
@@ -6,9 +6,8 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -16,18 +15,14 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 import nmt
-from nmt import checkpoint, corpus
-from nmt.batches import EncodedCorpus, encode_corpus
+from nmt import checkpoint
 from nmt.callbacks import LAST, BestCheckpoints, Patience, Progress, StopOnSignal, WholeCheckpoints
-from nmt.checkpoint import SavedModel, Tokenizers
-from nmt.config import Config, ConfigError, changes, dump, load_file, to_dict
-from nmt.corpus import Pair
-from nmt.evaluation import Score, build_metrics, evaluate, render
+from nmt.config import Config, ConfigError, changes, dump, flatten, load_file, to_dict
+from nmt.evaluation import render
 from nmt.model.recurrent import WAYS
-from nmt.model.seq2seq import Seq2Seq, build_model
-from nmt.tokenizer import TokenizerOptions, train_tokenizer
-from nmt.training import DataModule, TrainingOptions, TranslationModule, choose_precision, recurrent_layers
-from nmt.translator import Translator, choose_device
+from nmt.runs import Run, fingerprints, prepare_run, read_all
+from nmt.training import choose_precision, recurrent_layers
+from nmt.translator import choose_device
 
 log = logging.getLogger("nmt")
 
@@ -61,7 +56,8 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
         log.info("%s is already trained; nothing to do", folder)
         return
     try:
-        run = _prepare_run(config, folder, place)
+        run = prepare_run(config, folder, place)
+        _check_text(folder, config)
     except BaseException:
         if not resuming:
             _remove_run(folder)
@@ -88,37 +84,6 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
         _finish(folder, config, run)
 
 
-class Run(NamedTuple):
-    """All that training needs."""
-
-    module: TranslationModule
-    data: DataModule
-    tokenizers: Tokenizers
-    before: float | None  # validation BLEU of the model that fine-tuning starts from
-
-
-def _prepare_run(config: Config, folder: Path, place: torch.device) -> Run:
-    """Read the text and build the model; what is wrong with either shows now, before anything is trained."""
-    build_metrics(("bleu",), False, config.data.target_language, None)
-    pl.seed_everything(config.seed + int(os.environ.get("LOCAL_RANK", 0)), verbose=False)  # dropout of each rank's own
-    start = checkpoint.load(config.init) if config.init else None
-    tokenizers = start.tokenizers if start else _tokenizers(config, folder)
-    if start:
-        tokenizers.save(folder)
-    train, validation = _encode("train", config, tokenizers), _encode("validation", config, tokenizers)
-    _check_text(folder, config)
-    model = build_model(config.model, tokenizers.source.size, tokenizers.target.size)
-    if start:
-        _take_weights(model, start, config)
-    pairs = _pairs(config, "validation")
-    _pairs(config, "test")
-    model.to(place)
-    before = _bleu(model.eval(), tokenizers, config, pairs) if start else None
-    shown = _spread(pairs, config.training)
-    module = TranslationModule(model.train(), config.training, tokenizers, shown, config.data.target_language)
-    return Run(module, DataModule(train, validation, config.training, config.seed), tokenizers, before)
-
-
 def prepare_folder(folder: Path, config: Config, overwrite: bool) -> tuple[bool, bool]:
     """Make the folder, or find in it an earlier run of this config; whether it is one, and whether options changed.
 
@@ -127,7 +92,7 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> tuple[bool,
     """
     taken = folder.is_dir() and any(folder.iterdir())
     if overwrite and taken and "LOCAL_RANK" not in os.environ:  # not again in each process of a DDP run
-        _read_all(config)
+        read_all(config)
         _remove_run(folder)
         taken = False
     written = folder / checkpoint.CONFIG
@@ -137,10 +102,11 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> tuple[bool,
         return False, False
     if not written.is_file() or not (folder / "training").is_dir():
         raise ConfigError(f"{folder} exists and is not a training run: choose another --output")
-    found = changes(load_file(str(written)), to_dict(config))
+    found = changes(flatten(to_dict(Config())) | flatten(load_file(str(written))), to_dict(config))
     different = {key: values for key, values in found.items() if key not in OF_NO_CONSEQUENCE}
     listing = "".join(f"\n  {key}: was {old!r}, now {new!r}" for key, (old, new) in different.items())
-    if any(not key.startswith(FREE_TO_CHANGE) or key in BOUND_TO_BATCHES for key in different):
+    bound = (*BOUND_TO_BATCHES, *(["training.truncate"] if config.task == "language-model" else []))
+    if any(not key.startswith(FREE_TO_CHANGE) or key in bound for key in different):
         raise ConfigError(
             f"{folder} holds a run with other options; choose another --output, or --overwrite it:{listing}"
         )
@@ -165,29 +131,6 @@ def _remove_run(folder: Path) -> None:
         shutil.rmtree(folder / "training")
 
 
-def _read_all(config: Config) -> None:
-    """Read all text once, for its errors: a model that works is not removed for one that cannot be trained."""
-    for split in ("train", "validation", "test"):
-        for source in corpus.sources(getattr(config.data, split)):
-            for _ in corpus.read_pairs(source, config.data.languages, split):
-                pass
-
-
-def _take_weights(model: Seq2Seq, start: SavedModel, config: Config) -> None:
-    """Start from a saved model's weights. ConfigError if the options ask for another vocabulary or network."""
-    if config.tokenizer != TokenizerOptions(**start.config["tokenizer"]):
-        raise ConfigError(f"fine-tuning keeps the vocabulary of {config.init}: leave out the tokenizer options")
-    different = changes(start.config["model"], to_dict(config)["model"])
-    listing = "".join(
-        f"\n  model.{key}: was {old!r}, now {new!r}"
-        for key, (old, new) in different.items()
-        if key not in ("dropout", "recurrent_dropout", "zoneout", "word_dropout", "init_range", "forget_bias")
-    )
-    if listing:
-        raise ConfigError(f"fine-tuning keeps the network of {config.init}; leave these as they were:{listing}")
-    model.load_state_dict(start.model.state_dict())
-
-
 def _check_optimizer(config: Config) -> None:
     """Hessian-free measures the curvature of one function, in full precision: noise would make it another each time."""
     noise = ("dropout", "recurrent_dropout", "zoneout", "word_dropout")
@@ -200,18 +143,17 @@ def _check_optimizer(config: Config) -> None:
 def _check_sources(config: Config) -> None:
     for split in ("train", "validation"):
         if not getattr(config.data, split):
-            raise ConfigError(
-                f"no text given: set --data.{split} (a prefix such as corpus/{split} for its two languages)"
-            )
+            example = "a text file, a sentence a line"
+            if config.task != "language-model":
+                example = f"a prefix such as corpus/{split} for its two languages"
+            raise ConfigError(f"no text given: set --data.{split} ({example})")
     if config.init and Path(config.init).resolve() == Path(config.output).resolve():
         raise ConfigError(f"--output is the model to start from, {config.init}: choose a new folder")
 
 
 def _check_text(folder: Path, config: Config) -> None:
     """Hold a resumed run to the text that it began with."""
-    data = config.data
-    digests = [corpus.fingerprint(name, data.languages, "train") for name in corpus.sources(data.train)]
-    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    digest = hashlib.sha256("".join(fingerprints(config)).encode()).hexdigest()
     path = folder / "training" / "text.json"
     if not path.exists():
         checkpoint.write_whole(path, json.dumps({"train": digest}))
@@ -219,46 +161,6 @@ def _check_text(folder: Path, config: Config) -> None:
         raise ConfigError(
             f"the training text has changed since {folder} began: choose another --output, or --overwrite it"
         )
-
-
-def _pairs(config: Config, split: str) -> list[Pair]:
-    data = config.data
-    sources = corpus.sources(getattr(data, split))
-    return [pair for source in sources for pair in corpus.read_pairs(source, data.languages, split)]
-
-
-def _tokenizers(config: Config, folder: Path) -> Tokenizers:
-    """Those of the folder, or new ones trained on the training text."""
-    if (folder / "tokenizer.spm").exists() or (folder / "target.spm").exists():
-        return Tokenizers.load(folder)
-    log.info("tokenizer: learning %d %s pieces", config.tokenizer.vocab_size, config.tokenizer.type)
-
-    def text(sides: Iterable[int]) -> Iterable[str]:
-        return (
-            pair[side]
-            for source in corpus.sources(config.data.train)
-            for pair in corpus.read_pairs(source, config.data.languages, "train")
-            for side in sides
-        )
-
-    if config.tokenizer.joint:
-        return Tokenizers(*[train_tokenizer(text((0, 1)), config.tokenizer, folder / "tokenizer.spm")] * 2)
-    return Tokenizers(
-        train_tokenizer(text((0,)), config.tokenizer, folder / "source.spm"),
-        train_tokenizer(text((1,)), config.tokenizer, folder / "target.spm"),
-    )
-
-
-def _encode(split: str, config: Config, tokenizers: Tokenizers) -> EncodedCorpus:
-    table, report = encode_corpus(getattr(config.data, split), split, config.data, *tokenizers)
-    log.info("%s: %s", split, report)
-    return table
-
-
-def _spread(pairs: list[Pair], options: TrainingOptions) -> list[Pair]:
-    """`validation_sentences` of the pairs, evenly spread."""
-    count = min(options.validation_sentences or len(pairs), len(pairs))
-    return [pairs[index * len(pairs) // count] for index in range(count)]
 
 
 def _trainer(config: Config, folder: Path, device: torch.device, precision: Any) -> pl.Trainer:
@@ -328,37 +230,35 @@ def _loggers(folder: Path) -> list[Logger]:
 
 def _finish(folder: Path, config: Config, run: Run) -> None:
     """Save the best weights or the mean of the best, whichever is better on the validation text, with their scores."""
-    module, tokenizers = run.module, run.tokenizers
+    module = run.module
     saver = module.trainer.checkpoint_callback
     assert isinstance(saver, ModelCheckpoint)
     best = [_weights(saver.best_model_path)] if saver.best_model_path else [module.model.state_dict()]
     all_best = [_weights(path) for path in saver.best_k_models]
     choices = [best[0]] + ([checkpoint.average(all_best)] if len(all_best) > 1 else [])
-    validation = _pairs(config, "validation")
     model = module.model
     model.eval()
     scored = []
     for weights in choices:
         model.load_state_dict(weights)
-        scored.append(_scores(model, tokenizers, config, validation))
-    chosen = max(range(len(scored)), key=lambda number: scored[number][0].score)
+        scored.append(run.scores("validation"))
+    chosen = max(range(len(scored)), key=lambda number: run.sign * scored[number][0].score)
     model.load_state_dict(choices[chosen])
     log.info(
         "weights: %s", "the best checkpoint" if chosen == 0 else f"the mean of the {len(all_best)} best checkpoints"
     )
     scores = {"validation": scored[chosen]}
     if config.data.test:
-        scores["test"] = _scores(model, tokenizers, config, _pairs(config, "test"))
+        scores["test"] = run.scores("test")
     for name, found in scores.items():
         log.info("%s:\n%s", name, render(found))
     if run.before is not None:
-        log.info("validation BLEU before %.2f, after %.2f", run.before, scored[chosen][0].score)
+        after = scored[chosen][0]
+        log.info("validation %s before %.2f, after %.2f", after.name, run.before.score, after.score)
     checkpoint.save_weights(model, folder)
     info = {
         "version": nmt.__version__,
-        "languages": list(config.data.languages),
-        "pairs": len(run.data.train),
-        "vocabulary": {"source": tokenizers.source.size, "target": tokenizers.target.size},
+        **run.facts,
         "text": json.loads((folder / "training" / "text.json").read_text(encoding="utf8")),
         "steps": module.global_step,
         "scores": {name: [score.__dict__ for score in found] for name, found in scores.items()},
@@ -370,16 +270,3 @@ def _finish(folder: Path, config: Config, run: Run) -> None:
 def _weights(path: str) -> dict[str, torch.Tensor]:
     state = WholeCheckpoints().load_checkpoint(path, map_location="cpu", weights_only=True)["state_dict"]
     return {name.removeprefix("model."): value for name, value in state.items()}
-
-
-def _scores(model: Seq2Seq, tokenizers: Tokenizers, config: Config, pairs: list[Pair], *metrics: str) -> list[Score]:
-    """Scores of the model's translations under the config's search."""
-    translator = Translator(model, tokenizers, config.search)
-    hypotheses = [translation.text for translation in translator.translate(pair.source for pair in pairs)]
-    references = [[pair.target for pair in pairs]]
-    chosen = {"metrics": metrics} if metrics else {}
-    return evaluate(hypotheses, references, language=config.data.target_language, **chosen)  # type: ignore[arg-type]
-
-
-def _bleu(model: Seq2Seq, tokenizers: Tokenizers, config: Config, pairs: list[Pair]) -> float:
-    return _scores(model, tokenizers, config, pairs, "bleu")[0].score

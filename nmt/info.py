@@ -14,26 +14,50 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
     from nmt.training import recurrent_layers
     from nmt.translator import choose_device
 
-    saved, device = checkpoint.load(folder), choose_device("auto")
+    translator = checkpoint.task(folder) == checkpoint.TRANSLATOR
+    saved = checkpoint.load(folder) if translator else checkpoint.load_language_model(folder)
+    device = choose_device("auto")
     layers = recurrent_layers(saved.model)
-    model, search, info = saved.config["model"], saved.config.get("search", {}), saved.info
-    sides = (
-        f"2 x {model['hidden_size'] // 2} in both directions" if model["bidirectional"] else f"{model['hidden_size']}"
-    )
+    info = saved.info
     scores = [f"{score['score']:.2f} ({score['signature']})" for found in info["scores"].values() for score in found]
     names = [f"{text} {score['name']}" for text, found in info["scores"].items() for score in found]
     return {
+        "task": "translation" if translator else "language model",
         "languages": " to ".join(info["languages"]),
         "parameters": sum(parameter.numel() for parameter in saved.model.parameters()),
+        **_network(saved.config["model"], translator),
+        "recurrence": "; ".join(sorted({WAYS[layer.path(device, False, False)] for layer in layers})) + f" on {device}",
+        **_origin(info, saved.config, translator),
+        **dict(zip(names, scores, strict=True)),
+    }
+
+
+def _network(model: dict[str, Any], translator: bool) -> dict[str, Any]:
+    if not translator:
+        return {"cell": model["cell"], "layers": f"{model['decoder_layers']} layers of {model['hidden_size']}"}
+    sides = (
+        f"2 x {model['hidden_size'] // 2} in both directions" if model["bidirectional"] else f"{model['hidden_size']}"
+    )
+    return {
         "cell": model["cell"],
         "encoder": f"{model['encoder_layers']} layers of {sides}",
         "decoder": f"{model['decoder_layers']} layers of {model['hidden_size']}",
         "attention": model["attention"],
-        "recurrence": "; ".join(sorted({WAYS[layer.path(device, False, False)] for layer in layers})) + f" on {device}",
+    }
+
+
+def _origin(info: dict[str, Any], config: dict[str, Any], translator: bool) -> dict[str, Any]:
+    """The vocabulary, and what the weights come from."""
+    learnt = f"{info['steps']:,} updates, nmt {info['version']}"
+    mean = {"weights": f"the mean of {', '.join(info['averaged'])}"} if "averaged" in info else {}
+    if not translator:
+        trained = f"{info['sentences']:,} sentences, {learnt}"
+        return {"vocabulary": f"{info['vocabulary']['target']:,} pieces", "trained on": trained, **mean}
+    return {
         "vocabulary": f"{info['vocabulary']['source']:,} and {info['vocabulary']['target']:,} pieces",
-        "trained on": f"{info['pairs']:,} pairs, {info['steps']:,} updates, nmt {info['version']}",
-        "decoding": ", ".join(f"{name} {value}" for name, value in search.items()),
-        **dict(zip(names, scores, strict=True)),
+        "trained on": f"{info['pairs']:,} pairs, {learnt}",
+        **mean,
+        "decoding": ", ".join(f"{name} {value}" for name, value in config.get("search", {}).items()),
     }
 
 

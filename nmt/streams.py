@@ -1,7 +1,9 @@
 """What flows through the command line: lines in, files out that appear whole, and the formats of translations."""
 
+import gzip
 import json
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +17,19 @@ STDOUT = "standard output"
 
 @contextmanager
 def reading(name: str) -> Iterator[Iterable[str]]:
-    """Lines of a file or of standard input, split at line feeds only. ValueError names a line that is not UTF-8."""
+    """Lines of a file, plain or .gz, or of standard input, split at line feeds only.
+
+    ValueError names a line that is not UTF-8, and a file that is cut short.
+    """
     if name == "-":
         yield _decoded(sys.stdin.buffer, "standard input")
         return
-    with Path(name).open("rb") as stream:
-        yield _decoded(stream, name)
+    with gzip.open(name) if name.endswith(".gz") else Path(name).open("rb") as stream:
+        yield _decoded(stream, name)  # type: ignore[arg-type]  # a GzipFile is as binary
 
 
 def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
-    for number, raw in enumerate(stream, 1):
+    for number, raw in enumerate(_raw(stream, name), 1):
         try:
             line = raw.decode("utf8").removesuffix("\n").removesuffix("\r")
             yield line if number > 1 else line.removeprefix("\ufeff")
@@ -33,6 +38,13 @@ def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
                 f"{name}:{number} is not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}): "
                 "convert it, for example with iconv -f latin1 -t utf8"
             ) from error
+
+
+def _raw(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    try:
+        yield from stream
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{name} is cut short or not gzip ({error}): copy it again") from error
 
 
 @contextmanager

@@ -28,6 +28,7 @@ class TokenizerOptions:
         joint: one vocabulary for both languages, which lets their embeddings be tied; false trains one for each.
         character_coverage: share of the characters seen that get a piece; 0.9995 for large alphabets or noisy text.
         byte_fallback: spell unknown characters as UTF-8 bytes (256 pieces) instead of <unk>.
+        model: a model folder whose vocabulary is taken over, as it was learnt; a language model takes its target side.
     """
 
     type: Literal["unigram", "bpe"] = "unigram"
@@ -35,6 +36,7 @@ class TokenizerOptions:
     joint: bool = True
     character_coverage: float = 1.0
     byte_fallback: bool = False
+    model: str = ""
 
     def __post_init__(self) -> None:
         if self.type not in ("unigram", "bpe"):

@@ -19,6 +19,7 @@ from nmt.checkpoint import Tokenizers
 from nmt.corpus import Pair
 from nmt.evaluation import evaluate
 from nmt.hessian_free import HessianFree, Objective, Outputs, softmax_cross_entropy
+from nmt.model.language_model import LanguageModel
 from nmt.model.loss import cross_entropy
 from nmt.model.products import has_bf16
 from nmt.model.recurrent import Layer
@@ -28,6 +29,7 @@ from nmt.tokenizer import PAD
 from nmt.translator import OptionError, Translator
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Model = Seq2Seq | LanguageModel
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class TrainingOptions:
         damping: Where the damping of hessian-free starts; it adapts itself.
         structural_damping: How much of it holds the hidden states, of hessian-free.
         truncate: Target words beyond which no error goes back in time; 0 for full back-propagation. Each stretch of so
-            many words draws dropout anew.
+            many words draws dropout anew. A language model reads running text in stretches of so many pieces, and
+            batch_tokens / truncate streams of it at once.
         weight_decay: Decoupled weight decay of adam.
         clip_norm: The gradient is scaled down to this norm; 0 for never.
         label_smoothing: Share of the target distribution spread over all pieces.
@@ -194,38 +197,36 @@ class DataModule(pl.LightningDataModule):
         return BatchLoader(corpus, batches)
 
 
-class TranslationModule(pl.LightningModule):
-    """Teacher forcing with cross-entropy; validation by perplexity and by BLEU of beam-decoded sentences."""
+class TrainingModule(pl.LightningModule):
+    """What every kind of model is trained by: cross-entropy summed, optimisers, schedules; validation by perplexity.
 
-    def __init__(
-        self,
-        model: Seq2Seq,
-        options: TrainingOptions,
-        tokenizers: Tokenizers,
-        validation: list[Pair],
-        language: str = "",
-    ) -> None:
+    A kind of model says how a batch is read, in `read`; of a batch, `target_out` (B, T) is what the model must say.
+    """
+
+    def __init__(self, model: Model, options: TrainingOptions) -> None:
         super().__init__()
         self.model, self.options = model, options
-        self.tokenizers, self.validation, self.language = tokenizers, validation, language
         self.units = 0  # words or sentences whose gradients wait for the next update
         self.halvings, self.best_loss = 0, math.inf
         self.random_state: list[Tensor] = []  # of the CPU, then of each GPU
-        self.batch: Batch | None = None  # that of the update under way
+        self.batch: Any = None  # that of the update under way
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def read(self, batch: Any) -> Tensor:
+        """The readout (B, T, R) of a batch."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """The summed loss of a batch; `configure_gradient_clipping` divides by the units of the whole update."""
         self.batch = batch
         loss, words = self._loss(batch, self.options.label_smoothing)
-        self.units += words if self.options.loss_per == "word" else batch.source.size(0)
+        self.units += words if self.options.loss_per == "word" else batch.target_out.size(0)
         self.log("loss", loss.detach() / words, batch_size=words, prog_bar=True)
         return loss * self.options.accumulate  # Lightning divides by it
 
-    def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, int]:
+    def _loss(self, batch: Any, smoothing: float) -> tuple[Tensor, int]:
         """Cross-entropy summed over the batch, and its words; the output layer sees no padding."""
         real = batch.target_out != PAD  # (B, T)
-        truncate = self.options.truncate if self.training else 0
-        readout = self.model(batch.source, batch.source_lengths, batch.target_in, truncate)[real]  # (W, R)
+        readout = self.read(batch)[real]  # (W, R)
         logits = self.model.output(readout)  # (W, V)
         return cross_entropy(logits, batch.target_out[real], smoothing), readout.size(0)
 
@@ -237,6 +238,7 @@ class TranslationModule(pl.LightningModule):
         if options.optimizer == "rmsprop":
             return torch.optim.RMSprop(parameters, lr=options.learning_rate, alpha=0.9)
         if options.optimizer == "hessian-free":
+            assert isinstance(self.model, Seq2Seq)
             for layer in recurrent_layers(self.model):
                 layer.looped = True  # curvature needs more than the one backward pass that is written out
             return HessianFree(
@@ -260,6 +262,7 @@ class TranslationModule(pl.LightningModule):
         assert optimizer_closure is not None
         optimizer_closure()  # logs the loss and gives the gradient
         assert self.batch is not None
+        assert isinstance(self.model, Seq2Seq)
         optimizer.step(objective=objective(self.model, self.batch, self.options.label_smoothing))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -277,20 +280,13 @@ class TranslationModule(pl.LightningModule):
         scale = min(1.0, self.options.clip_norm / (float(norm) + 1e-6)) if self.options.clip_norm else 1.0
         torch._foreach_mul_(gradients, scale / float(units))
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def validation_step(self, batch: Any, batch_index: int) -> None:
         """Cross-entropy per word, unsmoothed."""
         loss, words = self._loss(batch, 0.0)
         self.log("val_loss", loss / words, batch_size=words, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """BLEU of the validation sentences, translated by the real search; checkpoints are saved after this."""
-        if self.options.validation_metric == "bleu":
-            search = SearchOptions(beam_size=self.options.validation_beam)
-            translator = Translator(self.model, self.tokenizers, search)
-            hypotheses = [answer.text for answer in translator.translate(pair.source for pair in self.validation)]
-            references = [[pair.target for pair in self.validation]]
-            [bleu] = evaluate(hypotheses, references, metrics=("bleu",), language=self.language)
-            self.log("val_bleu", bleu.score, sync_dist=True)
+        """Take note of the loss; checkpoints are saved after this."""
         self._judge_loss(float(self.trainer.callback_metrics["val_loss"]))
 
     def _judge_loss(self, loss: float) -> None:
@@ -321,6 +317,40 @@ class TranslationModule(pl.LightningModule):
             torch.cuda.set_rng_state_all(self.random_state[1:])
 
 
+class TranslationModule(TrainingModule):
+    """Teacher forcing; validation also by BLEU of beam-decoded sentences."""
+
+    model: Seq2Seq
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        options: TrainingOptions,
+        tokenizers: Tokenizers,
+        validation: list[Pair],
+        language: str = "",
+    ) -> None:
+        super().__init__(model, options)
+        self.tokenizers, self.validation, self.language = tokenizers, validation, language
+
+    def read(self, batch: Batch) -> Tensor:
+        """The readout (B, T, R) of each target word, given those before it and the source."""
+        truncate = self.options.truncate if self.training else 0
+        readout: Tensor = self.model(batch.source, batch.source_lengths, batch.target_in, truncate)
+        return readout
+
+    def on_validation_epoch_end(self) -> None:
+        """BLEU of the validation sentences, translated by the real search."""
+        if self.options.validation_metric == "bleu":
+            search = SearchOptions(beam_size=self.options.validation_beam)
+            translator = Translator(self.model, self.tokenizers, search)
+            hypotheses = [answer.text for answer in translator.translate(pair.source for pair in self.validation)]
+            references = [[pair.target for pair in self.validation]]
+            [bleu] = evaluate(hypotheses, references, metrics=("bleu",), language=self.language)
+            self.log("val_bleu", bleu.score, sync_dist=True)
+        super().on_validation_epoch_end()
+
+
 class Spelling(nn.Module):
     """The model up to its logits, as one function of its parameters."""
 
@@ -335,8 +365,8 @@ class Spelling(nn.Module):
         return logits
 
 
-def recurrent_layers(model: Seq2Seq) -> list[Layer]:
-    """All layers of the encoder and the decoder."""
+def recurrent_layers(model: nn.Module) -> list[Layer]:
+    """All recurrent layers of a model."""
     return [module for module in model.modules() if isinstance(module, Layer)]
 
 

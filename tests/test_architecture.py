@@ -49,6 +49,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tokenizer",
         "evaluation",
     },
+    "model.language_model": {"model.seq2seq", "model.decoder", "model.recurrent", "model.cells"},
+    "monolingual": {"batches", "corpus", "tokenizer"},
+    "language_training": {"training", "monolingual", "model"},
+    "scoring": {"batches", "checkpoint", "corpus", "evaluation", "model", "tokenizer", "translator"},
+    "rescoring": {"corpus", "scoring", "translator"},
+    "averaging": {"checkpoint"},
+    "runs": ANYTHING,
     "callbacks": {"batches", "checkpoint", "tokenizer", "training"},
     "config": {"corpus", "tokenizer", "model", "search", "training"},
     "fit": ANYTHING,
@@ -56,6 +63,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "info": ANYTHING,
     "cli": ANYTHING,
     "streams": {"checkpoint", "translator"},
+    "verbs": set(),
+    "scoring_verb": {"verbs", "streams", "checkpoint", "corpus", "scoring", "rescoring"},
     "__main__": {"cli"},
     "": {"translator"},  # nmt/__init__.py, whose version all may read
 }

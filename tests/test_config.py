@@ -8,6 +8,7 @@ import torch
 from nmt import config
 from nmt.cli import main
 from nmt.config import Config, ConfigError
+from nmt.model.language_model import build_language_model
 from nmt.model.seq2seq import build_model
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -58,7 +59,10 @@ def test_every_config_that_ships_is_read(path):
     found = config.read([*base, str(path)], [])
     assert found != config.read(base, [])
     with torch.device("meta"):
-        build_model(found.model, 100, 100)
+        if found.task == "language-model":
+            build_language_model(found.model, 100)
+        else:
+            build_model(found.model, 100, 100)
 
 
 # ---- what is refused ----

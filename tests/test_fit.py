@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nmt import config, fit
+from nmt import config, fit, runs
 from nmt.callbacks import StoppedError
 from nmt.config import ConfigError
 from nmt.evaluation import Score
@@ -203,7 +203,7 @@ def test_fewer_checkpoints_may_be_averaged_from_now_on(tmp_path, toy, monkeypatc
     often = ["--training.validate_every=4", "--training.max_steps=12"]
     folder = run(toy, tmp_path / "model", *often)
     scored = []
-    monkeypatch.setattr(fit, "_scores", lambda *_: scored.append(1.0) or [Score("BLEU", 1.0, "")])
+    monkeypatch.setattr(runs, "_scores", lambda *_: scored.append(1.0) or [Score("BLEU", 1.0, "")])
     run(toy, folder, *often, "--training.average=2")
     assert "weights: the best checkpoint" in caplog.messages
     assert len(scored) == 2  # the best, and a mean
@@ -315,7 +315,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, toy):
 @pytest.mark.parametrize(("best", "mean"), [(2.0, 1.0), (1.0, 2.0)])
 def test_the_mean_of_the_best_is_taken_only_if_it_is_better(tmp_path, toy, monkeypatch, best, mean):
     scores = iter([best, mean])
-    monkeypatch.setattr(fit, "_scores", lambda *_: [Score("BLEU", next(scores), "")])
+    monkeypatch.setattr(runs, "_scores", lambda *_: [Score("BLEU", next(scores), "")])
     folder = run(toy, tmp_path / "model", "--training.validate_every=4", "--training.max_steps=12")
     kept = [
         torch.load(folder / "training" / f"step={step}.ckpt")["state_dict"]["model.output.bias"] for step in (4, 8, 12)

@@ -1,5 +1,6 @@
 """The README's commands, run as they stand in a folder with a small corpus; only sizes are made smaller."""
 
+import gzip
 import json
 import re
 import shutil
@@ -33,7 +34,7 @@ def run(command: str, folder: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    """What the README supposes: corpus/{train,val,test}, domain/{train,val}, new.en, the configs."""
+    """What the README supposes: corpus/{train,val,test}, domain/{train,val}, new.en, the configs, and Moses's files."""
     for place, names in (("corpus", ("train", "val", "test")), ("domain", ("train", "val"))):
         (tmp_path / place).mkdir()
         for name in names:
@@ -42,14 +43,17 @@ def folder(tmp_path):
                 (tmp_path / place / f"{name}.{code}").write_text("\n".join(text), encoding="utf8")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     (tmp_path / "new.en").write_text("The dog sleeps.\n\nAnna often dances.\n", encoding="utf8")
+    (tmp_path / "moses.nbest").write_text("0 ||| Ein Hund . ||| lm= -9 ||| -1\n0 ||| Der Hund . ||| lm= -5 ||| -2\n")
+    with gzip.open(tmp_path / "phrase-table.gz", "wt") as file:
+        file.write("the dog ||| der Hund ||| 0.5 0.5 ||| 0-0 1-1\n")
     return tmp_path
 
 
 @pytest.mark.slow
 def test_the_commands_work_in_the_order_they_are_shown(folder):
     trained = commands("train|finetune")
-    assert len(trained) == 3
-    for command in trained[::2]:  # from scratch
+    assert len(trained) == 4
+    for command in trained[:1] + trained[2:]:  # from scratch
         run(f"{command.split('--model.hidden_size')[0]} {SMALLER} {_after_size(command)}", folder)
     run(f"{trained[1]} --training.max_epochs 1 --data.cache cache", folder)
     for command in commands("check|info"):
@@ -61,6 +65,11 @@ def test_the_commands_work_in_the_order_they_are_shown(folder):
     for command in commands("evaluate"):
         (folder / "new.de").write_text((folder / "corpus/test.de").read_text(encoding="utf8"), encoding="utf8")
         assert "BLEU" in run(command, folder)
+    for command in commands("score|average"):
+        run(command, folder)
+    assert (folder / "ranked.nbest").read_text().count("nmt= ") == 2
+    assert (folder / "phrase-table.scored").read_text().startswith("the dog ||| der Hund ||| 0.5 0.5 ")
+    assert (folder / "models/mean/info.json").exists()
     [program] = blocks("python")
     (folder / "program.py").write_text(program, encoding="utf8")
     assert run(f"{sys.executable} program.py", folder).count("\n") == 1

@@ -239,13 +239,21 @@ def build_model(options: ModelOptions, source_vocabulary: int, target_vocabulary
         reverse_source=options.reverse_source,
         residual=options.residual,
         dropout=options.dropout,
-        cell=partial(_build_cell, options, 2 if options.bidirectional else 1),
+        cell=partial(build_cell, options, 2 if options.bidirectional else 1),
         **noise,
     )
     decoder = _build_decoder(options, encoder, noise)
     output = nn.Linear(size, target_vocabulary)
     nn.init.zeros_(output.bias)
     model = Seq2Seq(source, target, encoder, decoder, output)
+    start_weights(model, options)
+    if options.tie_embeddings != "none":
+        output.weight = target.weight
+    return model
+
+
+def start_weights(model: nn.Module, options: ModelOptions) -> None:
+    """Draw all weights uniformly if `init_range` says so, and set the forget gates' bias."""
     if options.init_range:
         for name, parameter in model.named_parameters():
             if not name.endswith("gain"):  # of a norm, which stays 1
@@ -253,12 +261,9 @@ def build_model(options: ModelOptions, source_vocabulary: int, target_vocabulary
     for module in model.modules():
         if isinstance(module, LSTMCell):
             module.add_forget_bias(options.forget_bias - (0.0 if options.init_range else 1.0))
-    if options.tie_embeddings != "none":
-        output.weight = target.weight
-    return model
 
 
-def _build_cell(options: ModelOptions, directions: int, input_size: int, hidden_size: int) -> Cell | DeepTransition:
+def build_cell(options: ModelOptions, directions: int, input_size: int, hidden_size: int) -> Cell | DeepTransition:
     """One direction of a layer; where there are two, each has half of the projection."""
     own: dict[str, Any] = {}
     if options.cell == "lstm":
@@ -294,7 +299,7 @@ def _build_decoder(options: ModelOptions, encoder: Encoder, noise: dict[str, flo
         readout=READOUTS[options.readout],
         residual=options.residual,
         dropout=options.dropout,
-        cell=partial(_build_cell, options, 1),
+        cell=partial(build_cell, options, 1),
         **noise,
     )
 

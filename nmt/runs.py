@@ -1,0 +1,207 @@
+"""What a training run works with, by its task: the text read and encoded, the model, and how it is judged."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+
+from nmt import checkpoint, corpus, monolingual
+from nmt.batches import EncodedCorpus, encode_corpus
+from nmt.checkpoint import NOISE, AnyModel, SavedModel, Tokenizers
+from nmt.config import Config, ConfigError, to_dict
+from nmt.corpus import Pair
+from nmt.evaluation import Score, build_metrics, evaluate
+from nmt.language_training import LanguageModule, TextModule
+from nmt.model.language_model import build_language_model
+from nmt.model.seq2seq import Seq2Seq, build_model
+from nmt.monolingual import EncodedText
+from nmt.scoring import Scorer, perplexity
+from nmt.tokenizer import TokenizerOptions, train_tokenizer
+from nmt.training import DataModule, TrainingModule, TrainingOptions, TranslationModule
+from nmt.translator import Translator
+
+log = logging.getLogger("nmt")
+
+
+class Run(NamedTuple):
+    """All that training needs."""
+
+    module: TrainingModule
+    data: pl.LightningDataModule
+    tokenizers: Tokenizers
+    scores: Callable[[str], list[Score]]  # of the model as it is now, on the validation or the test text
+    sign: int  # 1 where more of the first score is better, -1 where less is
+    facts: dict[str, Any]  # what info.json says of the text and the vocabulary
+    before: Score | None  # validation score of the model that fine-tuning starts from
+
+
+def prepare_run(config: Config, folder: Path, place: torch.device) -> Run:
+    """Read the text and build the model; what is wrong with either shows now, before anything is trained."""
+    pl.seed_everything(config.seed + int(os.environ.get("LOCAL_RANK", 0)), verbose=False)  # dropout of each rank's own
+    return (_language_run if config.task == "language-model" else _translation_run)(config, folder, place)
+
+
+def read_all(config: Config) -> None:
+    """Read all text once, for its errors: a model that works is not removed for one that cannot be trained."""
+    read = monolingual.read_sentences if config.task == "language-model" else corpus.read_pairs
+    for split in ("train", "validation", "test"):
+        for source in corpus.sources(getattr(config.data, split)):
+            for _ in read(source, config.data.languages, split):
+                pass
+
+
+def fingerprints(config: Config) -> list[str]:
+    """Digests of what the training sources hold."""
+    digest = monolingual.fingerprint if config.task == "language-model" else corpus.fingerprint
+    return [digest(name, config.data.languages, "train") for name in corpus.sources(config.data.train)]
+
+
+# ---- translation ----
+
+
+def _translation_run(config: Config, folder: Path, place: torch.device) -> Run:
+    build_metrics(("bleu",), False, config.data.target_language, None)
+    start = checkpoint.load(config.init) if config.init else None
+    tokenizers = _kept(start, folder) if start else _tokenizers(config, folder)
+    train, validation = _encode("train", config, tokenizers), _encode("validation", config, tokenizers)
+    model = build_model(config.model, tokenizers.source.size, tokenizers.target.size)
+    if start:
+        _take_weights(model, start, config)
+    pairs = {split: _pairs(config, split) for split in ("validation", "test")}
+    model.to(place)
+    before = _scores(model.eval(), tokenizers, config, pairs["validation"], "bleu")[0] if start else None
+    shown = _spread(pairs["validation"], config.training)
+    module = TranslationModule(model.train(), config.training, tokenizers, shown, config.data.target_language)
+    data = DataModule(train, validation, config.training, config.seed)
+    facts = {
+        "languages": list(config.data.languages),
+        "pairs": len(train),
+        "vocabulary": {"source": tokenizers.source.size, "target": tokenizers.target.size},
+    }
+    return Run(
+        module, data, tokenizers, lambda split: _scores(model, tokenizers, config, pairs[split]), 1, facts, before
+    )
+
+
+def _pairs(config: Config, split: str) -> list[Pair]:
+    data = config.data
+    sources = corpus.sources(getattr(data, split))
+    return [pair for source in sources for pair in corpus.read_pairs(source, data.languages, split)]
+
+
+def _encode(split: str, config: Config, tokenizers: Tokenizers) -> EncodedCorpus:
+    table, report = encode_corpus(getattr(config.data, split), split, config.data, *tokenizers)
+    log.info("%s: %s", split, report)
+    return table
+
+
+def _spread(pairs: list[Pair], options: TrainingOptions) -> list[Pair]:
+    """`validation_sentences` of the pairs, evenly spread."""
+    count = min(options.validation_sentences or len(pairs), len(pairs))
+    return [pairs[index * len(pairs) // count] for index in range(count)]
+
+
+def _scores(model: Seq2Seq, tokenizers: Tokenizers, config: Config, pairs: list[Pair], *metrics: str) -> list[Score]:
+    """Scores of the model's translations under the config's search."""
+    translator = Translator(model, tokenizers, config.search)
+    hypotheses = [translation.text for translation in translator.translate(pair.source for pair in pairs)]
+    references = [[pair.target for pair in pairs]]
+    chosen = {"metrics": metrics} if metrics else {}
+    return evaluate(hypotheses, references, language=config.data.target_language, **chosen)  # type: ignore[arg-type]
+
+
+# ---- language models ----
+
+
+def _language_run(config: Config, folder: Path, place: torch.device) -> Run:
+    start = checkpoint.load_language_model(config.init) if config.init else None
+    tokenizers = _kept(start, folder) if start else _tokenizers(config, folder)
+    tokenizer = tokenizers.target
+    train, validation = _encode_text("train", config, tokenizers), _encode_text("validation", config, tokenizers)
+    model = build_language_model(config.model, tokenizer.size)
+    if start:
+        _take_weights(model, start, config)
+    scorer = Scorer(model.to(place).eval(), tokenizers)
+    texts = {split: _sentences(config, split) for split in ("validation", "test")}
+    before = perplexity(scorer, texts["validation"])[0] if start else None
+    module = LanguageModule(model.train(), config.training)
+    facts = {
+        "languages": [config.data.target_language],
+        "sentences": len(train),
+        "vocabulary": {"source": tokenizer.size, "target": tokenizer.size},
+    }
+    data = TextModule(train, validation, config.training)
+    return Run(module, data, tokenizers, lambda split: perplexity(scorer, texts[split]), -1, facts, before)
+
+
+def _sentences(config: Config, split: str) -> list[str]:
+    data = config.data
+    sources = corpus.sources(getattr(data, split))
+    return [line for source in sources for line in monolingual.read_sentences(source, data.languages, split)]
+
+
+def _encode_text(split: str, config: Config, tokenizers: Tokenizers) -> EncodedText:
+    text = monolingual.encode_text(getattr(config.data, split), split, config.data, tokenizers.target)
+    report = text.report
+    dropped = f"{report.blank:,} blank, {report.too_long:,} too long"
+    log.info("%s: %s sentences read, %s kept; dropped: %s", split, f"{report.read:,}", f"{report.kept:,}", dropped)
+    return text
+
+
+# ---- the vocabulary, and weights to start from ----
+
+
+def _kept(start: SavedModel[AnyModel], folder: Path) -> Tokenizers:
+    """Those of the model that is fine-tuned."""
+    start.tokenizers.save(folder)
+    return start.tokenizers
+
+
+def _tokenizers(config: Config, folder: Path) -> Tokenizers:
+    """Those of the folder, or of the model that `tokenizer.model` names, or new ones trained on the training text."""
+    if (folder / "tokenizer.spm").exists() or (folder / "target.spm").exists():
+        return Tokenizers.load(folder)
+    alone = config.task == "language-model"
+    if config.tokenizer.model:
+        tokenizers = Tokenizers.load(Path(config.tokenizer.model))
+        tokenizers = Tokenizers(tokenizers.target, tokenizers.target) if alone else tokenizers
+        if not alone and config.tokenizer.joint != (tokenizers.source is tokenizers.target):
+            raise ConfigError(
+                f"tokenizer.joint is {config.tokenizer.joint}, but the vocabulary of {config.tokenizer.model} is not: "
+                f"set it to {not config.tokenizer.joint}"
+            )
+        tokenizers.save(folder)
+        return tokenizers
+    log.info("tokenizer: learning %d %s pieces", config.tokenizer.vocab_size, config.tokenizer.type)
+    if config.tokenizer.joint or alone:
+        text = _training_text(config, (1,) if alone else (0, 1))
+        return Tokenizers(*[train_tokenizer(text, config.tokenizer, folder / "tokenizer.spm")] * 2)
+    return Tokenizers(
+        train_tokenizer(_training_text(config, (0,)), config.tokenizer, folder / "source.spm"),
+        train_tokenizer(_training_text(config, (1,)), config.tokenizer, folder / "target.spm"),
+    )
+
+
+def _training_text(config: Config, sides: Iterable[int]) -> Iterable[str]:
+    """All sentences of these sides of the training text."""
+    for source in corpus.sources(config.data.train):
+        if config.task == "language-model":
+            yield from monolingual.read_sentences(source, config.data.languages, "train")
+        else:
+            for pair in corpus.read_pairs(source, config.data.languages, "train"):
+                yield from (pair[side] for side in sides)
+
+
+def _take_weights(model: AnyModel, start: SavedModel[AnyModel], config: Config) -> None:
+    """Start from a saved model's weights. ConfigError if the options ask for another vocabulary or network."""
+    if config.tokenizer != TokenizerOptions(**start.config["tokenizer"]):
+        raise ConfigError(f"fine-tuning keeps the vocabulary of {config.init}: leave out the tokenizer options")
+    different = checkpoint.other_network(start.config["model"], to_dict(config)["model"], (*NOISE, "zoneout"))
+    if different:
+        listing = "".join(f"\n  {key}: was {old!r}, now {new!r}" for key, (old, new) in different.items())
+        raise ConfigError(f"fine-tuning keeps the network of {config.init}; leave these as they were:{listing}")
+    model.load_state_dict(start.model.state_dict())

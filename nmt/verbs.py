@@ -1,0 +1,32 @@
+"""What the verbs of the command line share: how one is added, options that several have, wrong usage."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+
+class UsageError(ValueError):
+    """Options that do not go together."""
+
+    exit_code = 2
+
+
+def add_verb(
+    verbs: Any, run: Callable[[argparse.Namespace], None], summary: str, **defaults: Any
+) -> argparse.ArgumentParser:
+    """A verb named like the function that runs it."""
+    verb: argparse.ArgumentParser = verbs.add_parser(
+        run.__name__, help=summary, description=summary, allow_abbrev=False, add_help=not defaults.get("takes_config")
+    )
+    verb.set_defaults(**{"run": run, "takes_config": False, **defaults})
+    verb.add_argument("-q", "--quiet", action="store_true", help="no progress, only errors")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return verb
+
+
+def add_device_options(verb: argparse.ArgumentParser, *rough: str) -> None:
+    """Where a model runs, and in which arithmetic; `rough` are those of this verb alone."""
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    verb.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16", *rough), default="auto", help="arithmetic of the products"
+    )
