@@ -14,7 +14,8 @@ Where things are, in the order in which text meets them:
     model.decoder   the bridge from that state, and the decoder
     model.seq2seq   the translation model; model.loss its cross-entropy; model.language_model a model of one language
     model.decoding  the translation model laid out for decoding
-    training        loss, optimisers, schedules: the Lightning modules; hessian_free is an optimiser of ours
+    training        loss, optimisers, schedules: the Lightning modules; hessian_free is an optimiser of ours,
+                    curvature what it sees of a model
     language_training  the state that a language model carries from batch to batch
     config, fit     from options to a model folder; runs is what each task needs for it, callbacks shows progress and
                     stops on signals

@@ -211,11 +211,11 @@ def translate(options: argparse.Namespace) -> None:
     """Translate a stream."""
     if options.workers < 1:
         raise UsageError(f"--workers must be at least 1, not {options.workers}")
-    load = _loader(options)
+    answer = _answering(options)
     write = write_json if options.jsonl else write_n_best if options.n_best else write_text
     with reading(options.input) as lines, writing(options.output) as output:
-        for number, answer in enumerate(_answers(options, load, lines)):
-            write(number, answer, output)
+        for number, translation in enumerate(answer(lines)):
+            write(number, translation, output)
             if _by_hand(options):
                 output.flush()
 
@@ -225,15 +225,14 @@ def _by_hand(options: argparse.Namespace) -> bool:
     return bool(options.input == "-" and sys.stdin.isatty())
 
 
-def _answers(
-    options: argparse.Namespace, load: Callable[[], "Translator"], lines: Iterable[str]
-) -> Iterable["Translation"]:
-    """Translations of the lines, by one process or by several; by hand, line for line."""
+def _answering(options: argparse.Namespace) -> Callable[[Iterable[str]], Iterable["Translation"]]:
+    """What makes translations of lines: one process or several; by hand, line for line."""
+    load = _loader(options)
     if options.workers > 1:
         from nmt import workers
 
-        return workers.translate(load, lines, options.workers, with_alignment=options.jsonl)
-    return load().translate(lines, with_alignment=options.jsonl, window=1 if _by_hand(options) else 4096)
+        return partial(workers.translate, load, workers=options.workers, with_alignment=options.jsonl)
+    return partial(load().translate, with_alignment=options.jsonl, window=1 if _by_hand(options) else 4096)
 
 
 def _loader(options: argparse.Namespace) -> Callable[[], "Translator"]:

@@ -19,9 +19,9 @@ from nmt import checkpoint
 from nmt.callbacks import LAST, BestCheckpoints, Patience, Progress, StopOnSignal, WholeCheckpoints
 from nmt.config import Config, ConfigError, changes, dump, flatten, load_file, to_dict
 from nmt.evaluation import render
-from nmt.model.recurrent import WAYS
+from nmt.model.recurrent import WAYS, recurrent_layers
 from nmt.runs import Run, fingerprints, prepare_run, read_all
-from nmt.training import choose_precision, recurrent_layers
+from nmt.training import choose_precision
 from nmt.translator import choose_device
 
 log = logging.getLogger("nmt")

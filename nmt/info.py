@@ -10,8 +10,7 @@ from nmt import __version__
 def describe_model(folder: str | Path) -> dict[str, Any]:
     """Facts about a model folder, by name."""
     from nmt import checkpoint
-    from nmt.model.recurrent import WAYS
-    from nmt.training import recurrent_layers
+    from nmt.model.recurrent import WAYS, recurrent_layers
     from nmt.translator import choose_device
 
     translator = checkpoint.task(folder) == checkpoint.TRANSLATOR

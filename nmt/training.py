@@ -12,17 +12,18 @@ from typing import Any, Literal, get_args, get_type_hints
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from nmt.batches import Batch, BatchLoader, EncodedCorpus, TokenBatches
 from nmt.checkpoint import Tokenizers
 from nmt.corpus import Pair
+from nmt.curvature import Spelling, objective
 from nmt.evaluation import evaluate
-from nmt.hessian_free import HessianFree, Objective, Outputs, softmax_cross_entropy
+from nmt.hessian_free import HessianFree
 from nmt.model.language_model import LanguageModel
 from nmt.model.loss import cross_entropy
 from nmt.model.products import has_bf16
-from nmt.model.recurrent import Layer
+from nmt.model.recurrent import recurrent_layers
 from nmt.model.seq2seq import Seq2Seq
 from nmt.search import SearchOptions
 from nmt.tokenizer import PAD
@@ -349,43 +350,6 @@ class TranslationModule(TrainingModule):
             [bleu] = evaluate(hypotheses, references, metrics=("bleu",), language=self.language)
             self.log("val_bleu", bleu.score, sync_dist=True)
         super().on_validation_epoch_end()
-
-
-class Spelling(nn.Module):
-    """The model up to its logits, as one function of its parameters."""
-
-    def __init__(self, model: Seq2Seq) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The logits (W, V) of all words of the batch."""
-        readout = self.model(batch.source, batch.source_lengths, batch.target_in)
-        logits: Tensor = self.model.output(readout[batch.target_out != PAD])
-        return logits
-
-
-def recurrent_layers(model: nn.Module) -> list[Layer]:
-    """All recurrent layers of a model."""
-    return [module for module in model.modules() if isinstance(module, Layer)]
-
-
-def objective(model: Seq2Seq, batch: Batch, smoothing: float) -> Objective:
-    """What hessian-free lowers: the loss of a batch, and all hidden states for structural damping to hold."""
-    network = Spelling(model)
-
-    def forward(parameters: dict[str, Tensor]) -> Outputs:
-        hidden: list[Tensor] = []
-        keep = [
-            layer.register_forward_hook(lambda _layer, _inputs, outputs: hidden.append(outputs[0].flatten()))
-            for layer in recurrent_layers(model)
-        ]
-        logits = torch.func.functional_call(network, parameters, (batch,))
-        for hook in keep:
-            hook.remove()
-        return Outputs(logits, torch.cat(hidden))
-
-    return Objective(forward, batch.target_out[batch.target_out != PAD], softmax_cross_entropy(smoothing))
 
 
 def choose_precision(precision: Precision, device: torch.device) -> Literal["32-true", "bf16-mixed", "16-mixed"]:

@@ -13,7 +13,7 @@ from nmt.translator import Translation, Translator
 
 WINDOW = 1024  # lines that a process is given at a time
 
-_translator: Translator  # of a process of the pool, which has nothing else to keep it in
+_translator: Translator | Exception  # of a process of the pool, which has nothing else to keep it in
 
 
 def translate(
@@ -48,8 +48,13 @@ def _prepare(load: Callable[[], Translator], threads: int) -> None:
     global _translator
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that gave the work
     torch.set_num_threads(threads)
-    _translator = load()
+    try:
+        _translator = load()
+    except Exception as error:  # told with the first answer: what fails here is only said to have been terminated
+        _translator = error
 
 
 def _answer(texts: list[str], start: int, with_alignment: bool) -> list[Translation]:
+    if isinstance(_translator, Exception):
+        raise _translator
     return _translator.window(texts, start, with_alignment)

@@ -12,14 +12,13 @@ from torch.testing import assert_close
 
 from nmt import training
 from nmt.batches import Batch, collate
+from nmt.curvature import Spelling, objective
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.tokenizer import PAD
 from nmt.training import (
-    Spelling,
     TrainingOptions,
     TranslationModule,
     choose_precision,
-    objective,
     planned_updates,
     rate,
 )

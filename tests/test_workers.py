@@ -30,3 +30,8 @@ def test_a_line_that_is_too_long_is_named(trained):
     load = partial(Translator.load, trained, longest=12)
     with pytest.raises(ValueError, match=r"line 4 has \d+ pieces \(40 words\), more than 12: split it into sentences"):
         list(workers.translate(load, ["one red cat", "", "one red cat", "red " * 40], 1, window=2))
+
+
+def test_a_model_that_cannot_be_loaded_is_said(tmp_path):
+    with pytest.raises((ValueError, OSError), match=str(tmp_path)):
+        list(workers.translate(partial(Translator.load, tmp_path), ["one red cat"], 1))

@@ -143,6 +143,11 @@ class Layer(nn.Module):
         return torch.lerp(after, before.to(after.dtype), self.zoneout)
 
 
+def recurrent_layers(model: nn.Module) -> list[Layer]:
+    """All recurrent layers of a model."""
+    return [module for module in model.modules() if isinstance(module, Layer)]
+
+
 def in_reading_order(
     read: Callable[[Tensor, State, Reading], tuple[Tensor, State]],
     x: Tensor,
