@@ -70,7 +70,7 @@ IDS = np.array([5, 6, 3, 7, 8, 9, 3, 10, 11, 4, 5, 3, 6, 7, 3, 8, 8, 8, 3], np.i
 def test_losses_of_stretches_add_up_to_that_of_the_streams_read_at_once():
     module = module_of()
     short, long = Stretches(IDS, tokens=6, steps=3), Stretches(IDS, tokens=2000, steps=1000)
-    long.width, long.streams = short.width, short.streams  # the same streams, in one stretch
+    assert (long.width, long.streams, len(long)) == (short.width, short.streams, 1)
     parts = [float(module.training_step(short.stretch(number), number).detach()) for number in short.epoch(0)]
     assert len(parts) == 4
     whole = module.training_step(long.stretch(0), 0)

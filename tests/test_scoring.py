@@ -281,14 +281,14 @@ def test_sides_of_unequal_length_are_refused_and_nothing_is_written(trained, toy
         ("a.de", b"eins\n\xff\n", r"a.de:2 is not UTF-8 (byte 0xff at column 1)"),
         ("a.de.gz", gzip.compress(b"eins\n" * 999)[:-9], "a.de.gz is cut short or not gzip"),
         ("a.de.gz", b"eins\n", "a.de.gz is cut short or not gzip"),
-        ("a.de", b"eins " * 1500, "a.de:1 has 1,501 pieces, more than 1,000: split it into sentences"),
+        ("a.de", b"eins " * 1500, "a.de:1 has "),
     ],
 )
 def test_bad_lines_are_named(language_model, tmp_path, capsys, name, content, complaint):
     (tmp_path / name).write_bytes(content)
     assert main(["score", "-m", str(language_model), "-i", str(tmp_path / name)]) == 1
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nmt: ")]
-    assert complaint.split(" pieces")[0].split("1,501")[0] in line
+    assert complaint in line
 
 
 FILE = "{folder}/val.de"
