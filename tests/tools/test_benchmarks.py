@@ -175,10 +175,11 @@ def test_the_way_back_belongs_to_the_part_that_it_undoes():
     inner = event("input products", 0.0, layer)
     product = event("aten::linear", 4e6, inner, sequence=7)
     back = event("autograd::engine::evaluate_function: LinearBackward", 8e6, step, sequence=7)
-    within = event("aten::mm", 16e6, back)
+    node = event("LinearBackward", 0.0, back, sequence=7)
+    within = event("aten::mm", 16e6, node)
     unknown = event("autograd::engine::evaluate_function: AccumulateGrad", 32e6, step, sequence=99)
     adam = event("Optimizer.step#AdamW.step", 64e6)
-    events = [step, layer, inner, product, back, within, unknown, adam]
+    events = [step, layer, inner, product, back, node, within, unknown, adam]
     expected = {"rest": 1 + 32, "recurrence": 2, "input products": 4 + 8 + 16, "optimiser": 64}
     assert profile.shares(events, on_gpu=False) == (expected, {"Python": 1, "AccumulateGrad": 32})
 

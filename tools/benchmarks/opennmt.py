@@ -54,7 +54,16 @@ class OpenNMT(System):
         output = setting.folder / "opennmt.out"
         model = setting.folder / f"opennmt_step_{setting.updates}.pt"
         files = ["-model", model, "-src", setting.folder / f"{name}.src", "-output", output]
-        how = ["-beam_size", str(beam), "-batch_size", str(batch), "-max_length", str(setting.longest)]
+        how = [
+            "-beam_size",
+            str(beam),
+            "-batch_size",
+            str(batch),
+            "-max_length",
+            str(setting.longest),
+            "-max_length_ratio",
+            "0",
+        ]
         return [python.with_name("onmt_translate"), *files, *how, "-report_time"], output
 
     def rates(self, log: str) -> list[float]:

@@ -23,7 +23,7 @@ from benchmarks.systems import Setting, Speed, System, environment
 from benchmarks.text import Text
 from nmt import translator as translators
 from nmt.evaluation import read_lines
-from nmt.model.seq2seq import Seq2Seq
+from nmt.model.seq2seq import ModelOptions, Seq2Seq
 from nmt.search import SearchOptions
 from nmt.tokenizer import EOS
 from nmt.training import choose_precision
@@ -140,8 +140,13 @@ class Ours:
     def train(self, kind: str) -> list[float]:
         """Target words a second of each stretch of updates but the first; the last model is what translates."""
         options = self.options
-        shape = train.model_options(
-            argparse.Namespace(**vars(options), context="initial", dropout=0.3), "lstm", options.hidden
+        shape = ModelOptions(
+            attention=options.attention,
+            embedding_size=options.embedding,
+            hidden_size=options.hidden,
+            encoder_layers=options.layers,
+            decoder_layers=options.layers,
+            tie_embeddings="all",
         )
         precision = choose_precision(cast(Any, kind), self.device)
         loop = train.Loop(self.text, shape, precision, self.device, options.seed, 0, options.sentences)
@@ -154,7 +159,7 @@ class Ours:
         lines = self.source[: parts(self.options)[name]]
         lengths = map(len, self.text.tokenizers.source.encode(lines))
         tokens = batch * beam * math.ceil(statistics.mean(lengths) + 1)
-        search = SearchOptions(beam_size=beam, max_length=self.options.longest)
+        search = SearchOptions(beam_size=beam, max_length=self.options.longest, max_length_ratio=1e3)
         assert self.model is not None
         translator = Translator(
             self.model, self.text.tokenizers, search, precision=cast(Any, kind), batch_tokens=tokens
@@ -176,9 +181,16 @@ def training(report: Report, found: dict[str, Any]) -> None:
         for kind in system.kinds:
             rates = system.train(kind)
             speeds[name, kind] = statistics.median(rates)
-            text = f"{kind:4} {name:<12} trains {speeds[name, kind]:8,.0f} target words/s +-{spread(rates) / 2:3.0%}"
-            figures = {"kind": kind, "name": name, "words_per_second": speeds[name, kind], "spread": spread(rates)}
-            report.say(f"{text}, best stretch {max(rates):,.0f}", what="training", best=max(rates), **figures)
+            report.say(
+                f"{kind:4} {name:<12} trains {speeds[name, kind]:8,.0f} target words/s +-{spread(rates) / 2:3.0%}, "
+                f"best stretch {max(rates):,.0f}",
+                kind=kind,
+                name=name,
+                what="training",
+                words_per_second=speeds[name, kind],
+                best=max(rates),
+                spread=spread(rates),
+            )
     ratios(report, "training", speeds)
 
 

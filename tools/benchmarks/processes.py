@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,33 +68,23 @@ def watch(command: Sequence[str | Path], given: Iterable[str] = (), *, keep: int
     outside, twenty times a second. `keep` lines of output are kept, the last ones.
     """
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [str(part) for part in command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf8",
-        errors="replace",
-        **options,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    peak = [0.0]
-    threads = [
-        threading.Thread(target=_feed, args=(process.stdin, given), daemon=True),
-        threading.Thread(target=_look, args=(process, peak), daemon=True),
-    ]
-    for thread in threads:
-        thread.start()
-    lines: list[tuple[float, str]] = []
-    for line in process.stdout:
-        lines.append((time.perf_counter() - start, line.rstrip("\n")))
-        del lines[:-keep]
-    code = process.wait()
-    seconds = time.perf_counter() - start
-    for thread in threads:
-        thread.join()
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    pipes |= {"text": True, "encoding": "utf8", "errors": "replace"}
+    peak, lines = [0.0], list[tuple[float, str]]()
+    with subprocess.Popen([str(part) for part in command], **pipes, **options) as process:
+        threads = [
+            threading.Thread(target=_feed, args=(process.stdin, given), daemon=True),
+            threading.Thread(target=_look, args=(process, peak), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        for line in process.stdout or ():
+            lines.append((time.perf_counter() - start, line.rstrip("\n")))
+            del lines[:-keep]
+        code = process.wait()
+        seconds = time.perf_counter() - start
+        for thread in threads:
+            thread.join()
     if code:
         last = [line for _, line in lines if line.strip()][-1:] or ["it said nothing"]
         raise BenchmarkError(f"{' '.join(map(str, command))[:200]} ended with code {code}: {last[0]}")
@@ -101,12 +92,11 @@ def watch(command: Sequence[str | Path], given: Iterable[str] = (), *, keep: int
 
 
 def _feed(stream: Any, lines: Iterable[str]) -> None:
-    try:
+    with suppress(BrokenPipeError):  # where the program has ended, its code says why
         for line in lines:
             stream.write(line + "\n")
+    with suppress(BrokenPipeError):
         stream.close()
-    except BrokenPipeError:  # the program has ended; its code says why
-        return
 
 
 def _look(process: "subprocess.Popen[str]", peak: list[float]) -> None:

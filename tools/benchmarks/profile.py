@@ -99,7 +99,9 @@ def shares(events: Any, on_gpu: bool) -> tuple[dict[str, float], dict[str, float
     found: dict[str, float] = defaultdict(float)
     rest: dict[str, float] = defaultdict(float)
     parts_of_sequence = {
-        event.sequence_nr: part_of(event) for event in events if event.sequence_nr >= 0 and not undoes(event)
+        event.sequence_nr: part_of(event)
+        for event in events
+        if event.sequence_nr >= 0 and not any(map(undoes, above(event)))
     }
     for event in events:
         own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
@@ -112,15 +114,21 @@ def shares(events: Any, on_gpu: bool) -> tuple[dict[str, float], dict[str, float
 
 def part_of(event: Any, parts_of_sequence: dict[int, str] | None = None) -> str:
     """The part that an operation belongs to: that of the innermost range around it, or of what it undoes."""
-    while event is not None:
-        if event.name in PARTS:
-            return str(event.name)
-        if event.name.startswith("Optimizer.step"):
+    for around in above(event):
+        if around.name in PARTS:
+            return str(around.name)
+        if around.name.startswith("Optimizer.step"):
             return "optimiser"
-        if parts_of_sequence is not None and undoes(event):
-            return parts_of_sequence.get(event.sequence_nr, REST)
-        event = event.cpu_parent
+        if parts_of_sequence is not None and undoes(around):
+            return parts_of_sequence.get(around.sequence_nr, REST)
     return REST
+
+
+def above(event: Any) -> Iterator[Any]:
+    """An operation and all that it runs within, innermost first."""
+    while event is not None:
+        yield event
+        event = event.cpu_parent
 
 
 def undoes(event: Any) -> bool:

@@ -224,15 +224,23 @@ class Clock(Callback):
         self.warm_up, self.stretch, self.device = warm_up, stretch, device
         self.times, self.batches = list[float](), list[list[Batch]]()
 
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Without a warm-up, the first stretch begins at once."""
+        if not self.warm_up:
+            self._look()
+
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Batch, batch_index: int) -> None:
         """After an update."""
         done = trainer.global_step - self.warm_up
         if done > 0:
             self.batches[-1].append(batch)
         if done >= 0 and done % self.stretch == 0:
-            synchronise(self.device)
-            self.times.append(time.perf_counter())
-            self.batches.append([])
+            self._look()
+
+    def _look(self) -> None:
+        synchronise(self.device)
+        self.times.append(time.perf_counter())
+        self.batches.append([])
 
     @property
     def words(self) -> list[Words]:
