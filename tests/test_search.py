@@ -378,7 +378,13 @@ def test_select_takes_hypotheses_by_row_and_memory_by_sentence():
         ({"max_length": 0}, "max_length must be at least 1 and finite, got 0"),
         ({"max_length_ratio": math.inf}, "max_length_ratio must be at least 0 and finite, got inf"),
         ({"max_length_offset": -1}, "max_length_offset must be at least 0 and finite, got -1"),
-        ({"normalization": "none"}, "normalization is gnmt or power, not 'none'; length_penalty 0 turns it off"),
+        ({"normalization": "mean"}, "normalization is one of gnmt, power, none, not 'mean'"),
+        ({"length_reward": math.nan}, "length_reward must be finite, got nan"),
+        ({"length_reward": -math.inf}, "length_reward must be finite, got -inf"),
+        ({"coverage_penalty": -1}, "coverage_penalty must be at least 0 and finite, got -1"),
+        ({"min_length_ratio": -0.5}, "min_length_ratio must be at least 0 and finite, got -0.5"),
+        ({"no_repeat_ngram": -1}, "no_repeat_ngram must be at least 0 and finite, got -1"),
+        ({"diverse_groups": 2}, "diverse_groups is 2, which does not divide beam_size 5"),
     ],
 )
 def test_options_that_make_no_sense(options, message):
