@@ -9,6 +9,7 @@ C candidates. Groups of a diverse beam search count as sentences that share a me
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -149,6 +150,7 @@ class Frontier(NamedTuple):
 
 Rule = Callable[[Tensor, Moment], None]  # writes -inf over what may not be said next, in log-probabilities (B, W, V)
 Choice = Callable[[Tensor, Tensor, int, Moment], Candidates]  # `best` and what may take its place
+Key = Callable[[tuple[int, ...]], Hashable]  # of a translation's tokens: those for which it agrees count as one
 Bonus = Callable[[Any], Tensor]  # of the stepper's state: (N,), none above 0, added to the score of what ends now
 
 
@@ -184,29 +186,27 @@ class History:
             path.append(parents[path[-1]])
         return torch.stack(path[::-1], dim=-1)
 
-    def endings(self) -> tuple[list[int], list[float], list[float], Tensor]:
-        """Whose, with what score and log-probability, and after which node (M,), each of M ended, best first."""
+    def endings(self, most: float) -> tuple[list[int], list[float], list[float], Tensor]:
+        """The `most` best per sentence: whose, score, log-probability and last node (M,) of each, best first."""
         scores = torch.cat([end[0].flatten() for end in self.ended]).cpu()
         log_probs = torch.cat([end[1].flatten() for end in self.ended]).cpu()
         nodes = torch.cat([end[2].flatten() for end in self.ended])
         if scores.isnan().any():
-            raise ValueError(
-                "the model gave NaN log-probabilities: look at its training loss, or try another precision"
-            )
-        owners = torch.tensor([owner for end in self.ended for owner in end[3] for _ in range(end[0].size(1))])
-        scores, order = scores.sort(descending=True, stable=True)
-        order = order[scores > -math.inf]  # (M,)
-        found = owners[order].tolist(), scores[: len(order)].tolist(), log_probs[order].tolist()
-        return *found, nodes[order.to(nodes.device)]
+            raise ValueError("the model gave NaN log-probabilities: look at its loss, or try another precision")
+        owners = [owner for end in self.ended for owner in end[3] for _ in range(end[0].size(1))]
+        seen, order = Counter[int](), []
+        for place in scores.argsort(descending=True, stable=True)[: (scores > -math.inf).sum()].tolist():
+            seen[owners[place]] += 1
+            order += [place] * (seen[owners[place]] <= most)
+        found = [owners[place] for place in order], scores[order].tolist(), log_probs[order].tolist()
+        return *found, nodes[torch.tensor(order, dtype=torch.long, device=nodes.device)]
 
-    def read(
-        self, lengths: list[int], n_best: int, groups: int = 1, key: Callable[[tuple[int, ...]], Hashable] = tuple
-    ) -> list[list[Hypothesis]]:
-        """The `n_best` translations per sentence that differ in their key, alignments cut to the sources' lengths."""
+    def read(self, lengths: list[int], n_best: int, groups: int, distinct: Key | None) -> list[list[Hypothesis]]:
+        """The `n_best` translations per sentence, alignments cut to the sources' lengths."""
         found: list[dict[Hashable, Hypothesis]] = [{} for _ in lengths]
         if not self.ended:
             return [[] for _ in lengths]
-        owners, scores, log_probs, nodes = self.endings()
+        owners, scores, log_probs, nodes = self.endings(math.inf if distinct else n_best)
         paths, tokens = self.paths(nodes).cpu(), torch.cat(self.tokens).cpu()
         looks = torch.cat(self.looks).cpu() if self.looks else None
         for path, owner, score, log_prob in zip(paths, owners, scores, log_probs, strict=True):
@@ -216,7 +216,7 @@ class History:
             path = path[path >= self.roots]  # (T,)
             words = tuple(tokens[path].tolist())
             look = None if looks is None else looks[path - self.roots, : lengths[sentence]]  # (T, S)
-            found[sentence].setdefault(key(words), Hypothesis(words, score, log_prob, look))
+            found[sentence].setdefault((distinct or tuple)(words), Hypothesis(words, score, log_prob, look))
         return [list(distinct.values()) for distinct in found]
 
 
@@ -345,22 +345,19 @@ def beam_search(
     choose: Choice = best,
     bonus: Bonus | None = None,
     limits: Sequence[int] | None = None,
-    distinct: Callable[[tuple[int, ...]], Hashable] | None = None,
+    distinct: Key | None = None,
     with_alignment: bool = False,
 ) -> list[list[Hypothesis]]:
     """The `n_best` translations of each sentence of source ids (B, S), best first; fewer only where no more were found.
 
     Each step extends all open hypotheses by one token, keeps K that stay open (the best, or what `choose` prefers), and
-    sets aside those that end among the first K of all extensions. Tokens in `banned` (PAD, UNK, BOS) are never
-    produced, nor what `rules` forbid. A sentence is done when
+    sets aside those that end among the first K. Nothing `banned` (PAD, UNK, BOS) is said, nor what `rules` forbid. A
+    sentence is done when its limit is reached, where every open hypothesis ends, at the price of its EOS; or when it is
+    `settled`, whose proof is there. So a beam of 1 takes the most probable token each time and stops at EOS, one as
+    wide as the space of translations finds the best there are, and each sentence is answered as if it were alone.
 
-    - its limit is reached (of `limits`, or the options'): there every open hypothesis ends, at the price of its EOS; or
-    - with early stopping, K hypotheses have ended: so a beam of 1 takes the most probable token and stops at EOS; or
-    - no open hypothesis can overtake the n_best-th translation found: `settled` has the proof.
-
-    So a beam as wide as the space of translations finds the best there are, and each sentence is answered as if it were
-    alone. Translations that agree under `distinct` count once; K of them must then be safe, not n_best. Options that
-    are rules, choices or a bonus (minimum length, n-grams, UNK, coverage, diversity) are made so in nmt/decoding.py.
+    Translations that agree under `distinct` count once; K of them must then be safe, not n_best. Options that are
+    rules, choices or a bonus (minimum length, n-grams, UNK, coverage, diversity) are made so in nmt/decoding.py.
     Raises ValueError if the model gives NaN.
     """
     device, groups, size = source.device, options.diverse_groups, options.beam_size // options.diverse_groups
@@ -389,12 +386,12 @@ def beam_search(
             history.end(scores, ends, sentences)
             frontier = finish(frontier, scores)
             done = [a or b for a, b in zip(done, settled(frontier, length, size, options).tolist(), strict=True)]
-        if len(kept := remaining(done, groups)) < len(sentences):
-            staying = torch.tensor(kept, dtype=torch.long, device=device)
-            sentences = [sentences[place] for place in kept]
-            frontier, rows = select((frontier, rows), staying, None)
-            state = select(state, rows.flatten(), staying if groups == 1 else staying[::groups] // groups)
-        else:
-            state = select(state, rows.flatten(), None)
+        kept = remaining(done, groups)
+        staying = None if len(kept) == len(sentences) else torch.tensor(kept, dtype=torch.long, device=device)
+        frontier, rows = select((frontier, rows), staying, None)
+        sentences = [sentences[place] for place in kept]
+        state = select(
+            state, rows.flatten(), staying if groups == 1 or staying is None else staying[::groups] // groups
+        )
         history.add(rows.flatten(), frontier.tokens.flatten(), state.alignment if with_alignment else None)
-    return history.read(source_lengths, options.n_best, groups, distinct or tuple)
+    return history.read(source_lengths, options.n_best, groups, distinct)
