@@ -182,9 +182,9 @@ class History:
     def paths(self, nodes: Tensor) -> Tensor:
         """The nodes from a root to each of these (M,), as (M, steps): opened by as many roots as a path is shorter."""
         parents, path = torch.cat(self.parents), [nodes]
-        for _ in self.parents[1:]:
+        while len(path) < len(self.parents):
             path.append(parents[path[-1]])
-        return torch.stack(path[::-1], dim=-1)
+        return torch.stack(path[::-1], dim=1)
 
     def endings(self, most: float) -> tuple[list[int], list[float], list[float], Tensor]:
         """The `most` best per sentence: whose, score, log-probability and last node (M,) of each, best first."""
@@ -211,13 +211,11 @@ class History:
         looks = torch.cat(self.looks).cpu() if self.looks else None
         for path, owner, score, log_prob in zip(paths, owners, scores, log_probs, strict=True):
             sentence = owner // groups
-            if len(found[sentence]) == n_best:
-                continue
             path = path[path >= self.roots]  # (T,)
             words = tuple(tokens[path].tolist())
             look = None if looks is None else looks[path - self.roots, : lengths[sentence]]  # (T, S)
             found[sentence].setdefault((distinct or tuple)(words), Hypothesis(words, score, log_prob, look))
-        return [list(distinct.values()) for distinct in found]
+        return [list(different.values())[:n_best] for different in found]
 
 
 def select(state: Any, rows: Tensor | None, sentences: Tensor | None) -> Any:
@@ -326,9 +324,16 @@ def first_frontier(limits: list[int], n_best: int, options: SearchOptions, bos: 
 
 def remaining(done: list[bool], groups: int) -> list[int]:
     """Places of the sentences that are searched on: those of which any group is not done."""
-    if groups == 1:
-        return [place for place, over in enumerate(done) if not over]
-    return [place for place in range(len(done)) if not all(done[place // groups * groups :][:groups])]
+    first = (place // groups * groups for place in range(len(done)))  # of its sentence
+    return [place for place, start in enumerate(first) if not all(done[start : start + groups])]
+
+
+def go_on(frontier: Frontier, rows: Tensor, state: Any, kept: list[int], groups: int) -> tuple[Frontier, Tensor, Any]:
+    """The frontier, rows (B, K) and the state of those rows, of the sentences that are kept."""
+    staying = None if len(kept) == len(rows) else torch.tensor(kept, dtype=torch.long, device=rows.device)
+    frontier, rows = select((frontier, rows), staying, None)
+    owners = staying if groups == 1 or staying is None else staying[::groups] // groups
+    return frontier, rows, select(state, rows.flatten(), owners)
 
 
 @torch.inference_mode()
@@ -387,11 +392,7 @@ def beam_search(
             frontier = finish(frontier, scores)
             done = [a or b for a, b in zip(done, settled(frontier, length, size, options).tolist(), strict=True)]
         kept = remaining(done, groups)
-        staying = None if len(kept) == len(sentences) else torch.tensor(kept, dtype=torch.long, device=device)
-        frontier, rows = select((frontier, rows), staying, None)
+        frontier, rows, state = go_on(frontier, rows, state, kept, groups)
         sentences = [sentences[place] for place in kept]
-        state = select(
-            state, rows.flatten(), staying if groups == 1 or staying is None else staying[::groups] // groups
-        )
         history.add(rows.flatten(), frontier.tokens.flatten(), state.alignment if with_alignment else None)
     return history.read(source_lengths, options.n_best, groups, distinct)

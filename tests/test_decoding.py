@@ -217,7 +217,7 @@ def reorder(asked, order):
     return {name: value if name == "sampling" else [value[n] for n in order] for name, value in asked.items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(requests(), st.randoms())
 def test_a_sentence_is_answered_as_if_it_were_alone(request, random):
     model, sources, options, asked = request
@@ -231,7 +231,7 @@ def test_a_sentence_is_answered_as_if_it_were_alone(request, random):
         assert_same(found, together[number])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(requests())
 def test_what_comes_out_is_ranked_allowed_and_what_was_asked_for(request):
     model, sources, options, asked = request
@@ -263,7 +263,7 @@ def appears(phrase, tokens):
     return any(tokens[place : place + len(phrase)] == phrase for place in range(len(tokens)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(requests())
 def test_the_short_cut_of_greedy_search_is_a_beam_of_one(request):
     model, sources, options, _ = request
