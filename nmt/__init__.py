@@ -15,7 +15,9 @@ Where things are, in the order in which text meets them:
     training        loss, optimisers, schedules: the Lightning modules; hessian_free is an optimiser of ours
     config, fit     from options to a model folder; callbacks shows progress and stops on signals
     checkpoint      the model folder
-    search          beam search
+    search          beam search; rules, constraints, diversity and sampling are its options, decoding puts them together
+    steppers        ensembles, a language model beside: models made of models
+    alignment, risk words that belong together; the candidate closest to all, and signs that a line is wrong
     translator      text in, text out
     evaluation      BLEU, chrF, TER
     cli, streams    the commands, and what flows through them; info and quickstart are two commands

@@ -47,9 +47,7 @@ def test_nothing_said_has_no_links():
 
 
 def test_attention_that_belongs_to_other_pieces():
-    with pytest.raises(
-        ValueError, match=r"attention of shape \(5, 6\) does not belong to 4 target pieces and 5 source"
-    ):
+    with pytest.raises(ValueError, match=r"attention of shape \(5, 6\) does not belong to 4 target pieces and 5 "):
         align(LOOKS, SOURCE, TARGET[:4])
 
 
@@ -59,7 +57,7 @@ def test_words_of_a_text():
 
 def test_words_are_those_of_the_tokenizer(tmp_path):
     lines = ["the blue house .", "a  house\tand a tree", " the tree", "a\u00a0b and c"]
-    tokenizer = train_tokenizer(lines * 5, TokenizerOptions(vocab_size=40), tmp_path / "model")
+    tokenizer = train_tokenizer(lines * 5, TokenizerOptions(vocab_size=23), tmp_path / "model")
     for text in [*lines, "the Übermut house", "漢 字"]:
         pieces = tokenizer.pieces(tokenizer.encode([text])[0])
         assert word_numbers(pieces)[-1] + 1 == len(words(text))
@@ -79,7 +77,7 @@ def test_the_end_is_not_copied_and_a_word_in_a_row_is_copied_once():
 
 
 def test_texts_that_do_not_belong_together():
-    with pytest.raises(ValueError, match="'das Haus' reads 0 times .*, but UNK was said 1 times"):
+    with pytest.raises(ValueError, match=r"'das Haus' reads 0 times .*, but UNK was said 1 times"):
         copy_unknown("das Haus", [UNK], UNK, LOOKS[:1], "the blue house.", SOURCE)
     with pytest.raises(ValueError, match="'the house' has 2 words, but its pieces 3"):
         copy_unknown("\u2047", [UNK], UNK, LOOKS[:1], "the house", SOURCE)

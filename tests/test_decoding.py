@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.decoding import decode
+from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.sampling import SamplingOptions
 from nmt.search import Hypothesis, SearchOptions
+from nmt.steppers import Ensemble
 from tests.tables import (
     BANNED,
     BOS,
@@ -24,6 +26,7 @@ from tests.tables import (
     assert_same,
     at_random,
     at_random_looks,
+    batch,
     by_hand,
     constant,
     covered,
@@ -277,6 +280,49 @@ def test_greedy_search_moves_no_state_until_a_sentence_leaves():
     model = constant(A=0.9, EOS=0.1)
     decoded(model, [[A], [A]], beam_size=1, max_length=6)
     assert len({address for _, _, address in model.steps}) == 1
+
+
+# --- with a network
+
+
+@pytest.mark.parametrize("attention", ["general", "none"])
+@pytest.mark.parametrize("ensemble", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beam_size": 1},
+        {"beam_size": 4, "n_best": 4, "coverage_penalty": 0.4, "no_repeat_ngram": 2, "min_length": 2},
+        {"beam_size": 4, "n_best": 4, "diverse_groups": 2},
+        {"beam_size": 4, "n_best": 2, "prefixes": [[5, 6], [], [7], [8], [], [4, 4, 4], []]},
+        {"beam_size": 4, "n_best": 2, "constraints": [[[5, 6]], [], [[7]], [[8], [9, 9]], [], [[4]], [[11]]]},
+        {"sampling": SamplingOptions(3, 0.7, top_p=0.9)},
+    ],
+    ids=lambda options: next(reversed(options)),
+)
+def test_a_networks_sentences_are_answered_as_if_alone_and_at_the_networks_price(attention, ensemble, options):
+    torch.manual_seed(1)
+    shape = ModelOptions(embedding_size=8, hidden_size=8, attention=attention, init_range=1.0)
+    model = build_model(shape, 12, 12).eval()
+    stepper = Ensemble([model, model]) if ensemble else model
+    sources = [[4, 5, EOS], [6, EOS], [7, 8, 9, 10, EOS], [11, EOS], [4, 4, 4, EOS], [9, 8, 7, 6, 5, EOS], [10, EOS]]
+    asked = {name: options[name] for name in ("prefixes", "constraints", "sampling") if name in options}
+    asked |= {"numbers": list(range(7))}
+    plain = {name: value for name, value in options.items() if name not in asked} | {"max_length": 8}
+    together = decoded(stepper, sources, with_alignment=True, **plain, **asked)
+    for number, source in enumerate(sources):
+        (alone,) = decoded(stepper, [source], with_alignment=True, **plain, **reorder(asked, [number]))
+        assert_same(together[number], alone)
+        for one, other in zip(together[number], alone, strict=True):
+            torch.testing.assert_close(one.alignment, other.alignment)
+            assert one.log_prob == pytest.approx(price(model, source, one.tokens), abs=1e-4)
+
+
+@torch.no_grad()
+def price(model, source: list[int], tokens: tuple[int, ...]) -> float:
+    """What the network says of a whole translation, read at once."""
+    target = torch.tensor([BOS, *tokens]), torch.tensor([*tokens, EOS])
+    readout = model(*batch([source]), target[0][None])
+    return float(model.output(readout)[0].log_softmax(1).gather(1, target[1][:, None]).sum())
 
 
 # --- refusals
