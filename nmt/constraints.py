@@ -66,6 +66,7 @@ class Constraints:
     """The phrases of each sentence, as a rule and as a choice; both need a state of `Recording`."""
 
     def __init__(self, constraints: Sequence[Sequence[Sequence[int]]], device: torch.device) -> None:
+        constraints = [list(dict.fromkeys(map(tuple, sentence))) for sentence in constraints]  # said twice is said
         most = max(map(len, constraints), default=0)
         longest = max((len(phrase) for phrases in constraints for phrase in phrases), default=0)
         phrases = [[*sentence, *[()] * (max(1, most) - len(sentence))] for sentence in constraints]
@@ -113,7 +114,10 @@ class Constraints:
             first = torch.full_like(onward, -math.inf, dtype=log_probs.dtype).masked_fill_(onward, 1)
             reach = min(size + 1 + now.phrases.size(1), log_probs.size(2))
             tokens = log_probs.scatter_reduce(2, words, first, "amax").topk(reach).indices  # (B, W, R)
-            scores = before[:, :, None] + log_probs.gather(2, tokens)
+            # Sentences with more phrases beside this one must not lengthen its rows.
+            own = size + 1 + (now.sizes > 0).sum(1)  # (B,)
+            spare = torch.arange(reach, device=own.device) >= own[:, None, None]  # (B, 1, R)
+            scores = (before[:, :, None] + log_probs.gather(2, tokens)).masked_fill(spare, -math.inf)
             count = min(2 * size, before.size(1) * reach)
             order = deal(scores.flatten(1), now.need_after(tokens).flatten(1))[:, :count]  # (B, C)
             parts = scores.flatten(1).gather(1, order), tokens.flatten(1).gather(1, order), order // reach

@@ -136,9 +136,10 @@ def follow(
         if any(done):
             end_here(log_probs, torch.tensor(done, device=device), eos)
         paths, ends = extend(paths, log_probs, pick(log_probs, moment), eos)
-        rows = ends.parents
-        if any(done) or bool(ends.tokens.any()):  # the step's one look at the device
-            history.end(score(ends, moment, options, bonus), ends, sentences)
+        rows = torch.arange(ends.numel(), device=device).view_as(ends)
+        if any(done) or bool(ends.any()):  # the step's one look at the device
+            ended = Candidates(paths.log_probs.where(ends, -math.inf), paths.tokens, rows)
+            history.end(score(ended, moment, options, bonus), ended, sentences)
             done = [a or b for a, b in zip(done, paths.ended.all(1).tolist(), strict=True)]
             if any(done):
                 staying = torch.tensor([n for n, over in enumerate(done) if not over], dtype=torch.long, device=device)
@@ -150,16 +151,13 @@ def follow(
     return history.read(lengths.tolist(), width, 1, distinct or (lambda tokens: next(serial)))
 
 
-def extend(paths: Paths, log_probs: Tensor, tokens: Tensor, eos: int) -> tuple[Paths, Candidates]:
-    """Each path with one more of these tokens (B, W); and the ends: their `tokens` say where, their parents are rows.
+def extend(paths: Paths, log_probs: Tensor, tokens: Tensor, eos: int) -> tuple[Paths, Tensor]:
+    """Each path with one more of these tokens (B, W), and which of them (B, W) end by that.
 
     What has ended goes on for as long as its sentence is followed, and counts no more.
     """
-    steps = log_probs.gather(2, tokens[..., None])[..., 0]
-    total = paths.log_probs + steps
+    total = paths.log_probs + log_probs.gather(2, tokens[..., None])[..., 0]
     ends = tokens == eos
     if tokens.size(1) > 1:
         ends = ends & ~paths.ended
-    rows = torch.arange(tokens.numel(), device=tokens.device).view_as(tokens)
-    after = paths._replace(tokens=tokens, log_probs=total, ended=paths.ended | ends)
-    return after, Candidates(total.where(ends, -math.inf), ends, rows)
+    return paths._replace(tokens=tokens, log_probs=total, ended=paths.ended | ends), ends

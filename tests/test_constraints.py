@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nmt.constraints import Constraints, deal, progress
 from nmt.search import Moment
 from nmt.steppers import Recorded
-from tests.tables import BOS, EOS, A, B, TableModel, at_random, by_hand, constant, decoded
+from tests.tables import BOS, EOS, A, B, TableModel, assert_same, at_random, by_hand, constant, decoded
 
 C, D = 6, 7
 
@@ -31,7 +31,7 @@ def now(said: list[int], *phrases: list[int]):
         ([A, A], [[A, A, B]], 1, {A: 1, B: 0, C: 3}),  # A A A ends in A A still
         ([C, A], [[A, B], [C, A, D]], 3, {B: 3, D: 2}),  # D, then A B; or B, then C A D from its start
         ([A, B, C], [[A, B], [C, D]], 1, {D: 0, A: 2}),  # A B was met and stays so
-        ([A], [[A, B], [A, B]], 3, {B: 0}),  # the same phrase twice is met once
+        ([A], [[A, B], [A, B]], 1, {B: 0}),  # the same phrase twice is one
         ([], [], 0, {A: 0}),
     ],
 )
@@ -57,7 +57,8 @@ def test_progress_is_what_one_sees(sentences):
     every = Constraints([phrases for _, phrases in sentences], torch.device("cpu"))
     come = progress(said, every.phrases, every.sizes)
     after = come.need_after(torch.arange(8).expand(len(sentences), 1, 8))
-    for number, (read, phrases) in enumerate(sentences):
+    for number, (read, asked) in enumerate(sentences):
+        phrases = [phrase for place, phrase in enumerate(asked) if phrase not in asked[:place]]
         assert come.met[number, 0, : len(phrases)].tolist() == [appears(phrase, read) for phrase in phrases]
         assert come.need[number, 0] == need_of(read, phrases)
         assert after[number, 0].tolist() == [need_of([*read, token], phrases) for token in range(8)]
@@ -99,6 +100,16 @@ def test_sentences_without_constraints_are_searched_as_ever():
     (plain,) = decoded(model, [[A, B]], beam_size=3, n_best=3)
     beside, _ = decoded(model, [[A, B], [B]], beam_size=3, n_best=3, constraints=[[], [[C]]])
     assert [hypothesis.tokens for hypothesis in plain] == [hypothesis.tokens for hypothesis in beside]
+
+
+def test_neighbours_with_more_phrases_change_nothing():
+    constraints = [[[B, C, B]], [[A], [C], [D], [B]]]
+    for seed in range(30):
+        model = TableModel(at_random(seed, 12, sharpness=2.0))
+        options = {"beam_size": 2, "n_best": 2, "max_length": 7}
+        beside, _ = decoded(model, [[A], [A]], constraints=constraints, **options)
+        (alone,) = decoded(model, [[A]], constraints=constraints[:1], **options)
+        assert_same(beside, alone)
 
 
 def test_there_is_room_for_what_must_be_said():
