@@ -1,5 +1,6 @@
 """Models that read their probabilities from tables, and every translation there is: the oracles of search."""
 
+import functools
 import itertools
 import math
 import random
@@ -79,6 +80,7 @@ def constant(**probabilities: float) -> TableModel:
 def at_random(seed: int, vocabulary: int = 7, sharpness: float = 1.0) -> Table:
     """Different for every source and every prefix; banned tokens have their share."""
 
+    @functools.cache
     def table(source: tuple[int, ...], prefix: tuple[int, ...]) -> list[float]:
         draw = random.Random(f"{seed} {source} {prefix}")
         weights = [math.exp(sharpness * draw.gauss(0, 1)) for _ in range(vocabulary)]
@@ -90,6 +92,7 @@ def at_random(seed: int, vocabulary: int = 7, sharpness: float = 1.0) -> Table:
 def at_random_looks(seed: int) -> Table:
     """Attention that is different for every source and every prefix, and sums to 1."""
 
+    @functools.cache
     def looks(source: tuple[int, ...], prefix: tuple[int, ...]) -> list[float]:
         draw = random.Random(f"{seed} looks {source} {prefix}")
         weights = [draw.random() ** 3 for _ in source]
