@@ -20,7 +20,9 @@ Where things are, in the order in which text meets them:
     config, fit     from options to a model folder; runs is what each task needs for it, callbacks shows progress and
                     stops on signals
     checkpoint      the model folder; averaging makes one of several
-    search          beam search
+    search          beam search; rules, constraints, diversity and sampling are its options, decoding puts them together
+    steppers        ensembles, a language model beside: models made of models
+    alignment, risk words that belong together; the candidate closest to all, and signs that a line is wrong
     translator      text in, text out; workers: by several processes
     scoring         how probable given text is; rescoring is that for Moses's n-best lists and phrase tables
     evaluation      BLEU, chrF, TER

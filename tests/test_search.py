@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import random
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pytest
@@ -13,94 +11,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nmt.search import Hypothesis, SearchOptions, beam_search, select
-
-PAD, UNK, BOS, EOS, A, B = range(6)
-BANNED = (PAD, UNK, BOS)
-
-Table = Callable[
-    [tuple[int, ...], tuple[int, ...]], list[float]
-]  # of (source, tokens so far): the next token's probabilities
-
-
-class Memory(NamedTuple):
-    source: Tensor  # (B, S)
-    lengths: Tensor  # (B,)
-
-
-class TableState(NamedTuple):
-    memory: Memory
-    prefix: Tensor  # (N, t) BOS first
-    alignment: Tensor  # (N, S)
-
-
-class TableModel:
-    """Reads its probabilities from a table, and looks at the `look_number` of what it has read, so that paths show."""
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self.steps: list[tuple[int, int, int]] = []  # rows, rows of memory, address of memory
-
-    def start(self, source: Tensor, lengths: Tensor) -> TableState:
-        return TableState(Memory(source, lengths), torch.empty(len(source), 0).long(), torch.zeros(source.shape))
-
-    def step(self, tokens: Tensor, state: TableState) -> tuple[Tensor, TableState]:
-        memory, prefix = state.memory, torch.cat([state.prefix, tokens[:, None]], dim=1)
-        self.steps.append((len(tokens), len(memory.source), memory.source.data_ptr()))
-        beam, rest = divmod(len(tokens), len(memory.source))
-        assert rest == 0
-        assert (prefix[:, 0] == BOS).all()
-        rows = []
-        for row, read in enumerate(prefix.tolist()):
-            source = memory.source[row // beam, : memory.lengths[row // beam]]
-            rows.append(self.table(tuple(source.tolist()), tuple(read[1:])))
-        looks = torch.tensor([[look_number(read[1:])] for read in prefix.tolist()])
-        return torch.tensor(rows).log(), TableState(memory, prefix, looks.expand(-1, memory.source.size(1)))
-
-
-def look_number(read: Sequence[int]) -> float:
-    return sum(token * 10.0**place for place, token in enumerate(read))
-
-
-def by_hand(rows: dict[tuple[int, ...], dict[int, float]]) -> TableModel:
-    """A model of {tokens so far: {next token: its probability}}, 0 for all that is not said."""
-    return TableModel(lambda source, prefix: [rows.get(prefix, {}).get(token, 0.0) for token in range(6)])
-
-
-def constant(**probabilities: float) -> TableModel:
-    """A model that forgets what it has said: constant(A=0.9, EOS=0.1)."""
-    row = {globals()[name]: probability for name, probability in probabilities.items()}
-    return TableModel(lambda source, prefix: [row.get(token, 0.0) for token in range(6)])
-
-
-def at_random(seed: int, vocabulary: int = 7, sharpness: float = 1.0) -> Table:
-    """Different for every source and every prefix; banned tokens have their share."""
-
-    def table(source: tuple[int, ...], prefix: tuple[int, ...]) -> list[float]:
-        draw = random.Random(f"{seed} {source} {prefix}")
-        weights = [math.exp(sharpness * draw.gauss(0, 1)) for _ in range(vocabulary)]
-        return [weight / sum(weights) for weight in weights]
-
-    return table
-
-
-def translate(
-    model: TableModel, *sources: list[int], with_alignment: bool = False, **options
-) -> list[list[Hypothesis]]:
-    lengths = torch.tensor([len(source) for source in sources])
-    source = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(source, dtype=torch.long) for source in sources], batch_first=True
-    )
-    settings = {"length_penalty": 0} | options
-    keywords = {"bos": BOS, "eos": EOS, "banned": BANNED, "with_alignment": with_alignment}
-    return beam_search(model, source, lengths, SearchOptions(**settings), **keywords)
-
-
-def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
-    assert [hypothesis.tokens for hypothesis in found] == [hypothesis.tokens for hypothesis in expected]
-    for one, other in zip(found, expected, strict=True):
-        assert one.score == pytest.approx(other.score, abs=1e-5)
-        assert one.log_prob == pytest.approx(other.log_prob, abs=1e-5)
-
+from tests.tables import (
+    BANNED,
+    BOS,
+    EOS,
+    PAD,
+    A,
+    B,
+    Table,
+    TableModel,
+    all_translations,
+    assert_same,
+    at_random,
+    by_hand,
+    constant,
+    divided,
+    look_number,
+    translate,
+)
 
 # --- by hand
 
@@ -203,6 +131,33 @@ def test_goes_on_while_length_could_still_pay():
     assert len(model.steps) == 6
 
 
+def test_a_reward_is_in_the_bound():
+    # "" scores log(0.6) + 0.1; n tokens can still reach n log(0.4) + 10 * 0.1 at the limit of 9: worse from n = 2 on.
+    model = constant(EOS=0.6, A=0.4)
+    ((best,),) = translate(model, [A], beam_size=9, length_reward=0.1, max_length=9)
+    assert best.tokens == ()
+    assert best.score == pytest.approx(math.log(0.6) + 0.1)
+    assert len(model.steps) == 2
+    # with 1.0, each A gains 1 + log(0.4) > 0, up to the limit.
+    ((best,),) = translate(model, [A], beam_size=9, length_reward=1.0, max_length=9, early_stopping=False)
+    assert best.tokens == (A,) * 9
+    assert best.score == pytest.approx(9 * math.log(0.4) + math.log(0.6) + 10)
+
+
+def test_a_price_on_length_is_in_the_bound():
+    # "" scores log(0.4) - 0.2 = -1.116; what goes on from A has |Y| >= 2: at most log(0.6) - 0.4 = -0.911, so a look
+    model = constant(EOS=0.4, A=0.6)
+    ((best,),) = translate(model, [A], beam_size=9, length_reward=-0.2, max_length=9)
+    assert best.tokens == ()
+    assert len(model.steps) == 2  # further: from A A, |Y| >= 3, at most 2 log(0.6) - 0.6 = -1.622
+
+
+def test_without_early_stopping_only_the_bound_stops():
+    model = constant(EOS=0.6, A=0.4)
+    translate(model, [A], beam_size=1, length_penalty=1, normalization="power", max_length=9, early_stopping=False)
+    assert len(model.steps) == 6  # see above: n log(0.4) / 10 is worse than log(0.6) from n = 6 on
+
+
 def test_greedy_stops_at_its_first_end_whatever_the_normalisation():
     model = constant(EOS=0.6, A=0.4)
     ((best,),) = translate(model, [A], beam_size=1, length_penalty=1, normalization="power")
@@ -213,44 +168,35 @@ def test_greedy_stops_at_its_first_end_whatever_the_normalisation():
 # --- against the same written the slow way
 
 
-def all_translations(table: Table, source: tuple[int, ...], options: SearchOptions) -> list[Hypothesis]:
-    words = [token for token in range(len(table(source, ()))) if token not in (*BANNED, EOS)]
-    found = []
-    for length in range(options.limit(len(source)) + 1):
-        for tokens in itertools.product(words, repeat=length):
-            steps = [table(source, tokens[:place])[token] for place, token in enumerate((*tokens, EOS))]
-            log_prob = sum(math.log(step) for step in steps)
-            found.append(Hypothesis(tokens, log_prob / options.divisor(length + 1), log_prob))
-    return sorted(found, key=lambda hypothesis: -hypothesis.score)
-
-
-@pytest.mark.parametrize("normalization", ["gnmt", "power"])
-@pytest.mark.parametrize("length_penalty", [0.0, 0.6, 1.0, 2.0])
+@pytest.mark.parametrize("normalization", ["gnmt", "power", "none"])
+@pytest.mark.parametrize("length_penalty", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize("length_reward", [0.0, 0.7, -0.7])
 @pytest.mark.parametrize("limit", [1, 2, 4])
-def test_a_beam_as_wide_as_the_space_finds_the_best_there_are(normalization, length_penalty, limit):
-    options = {"length_penalty": length_penalty, "normalization": normalization, "max_length": limit}
-    for seed in range(5):
-        table = at_random(seed)
-        everything = all_translations(table, (A, B), SearchOptions(**options))
+def test_a_beam_as_wide_as_the_space_finds_the_best_there_are(normalization, length_penalty, length_reward, limit):
+    options = {"length_penalty": length_penalty, "normalization": normalization, "length_reward": length_reward}
+    options["max_length"] = limit
+    for seed in range(3):
+        model = TableModel(at_random(seed))
+        everything = all_translations(model, (A, B), SearchOptions(**options))
         n_best = min(10, len(everything))
-        (found,) = translate(TableModel(table), [A, B], beam_size=150, n_best=n_best, **options)
+        (found,) = translate(model, [A, B], beam_size=150, n_best=n_best, **options)
         assert_same(found, everything[:n_best])
 
 
 def test_the_whole_space_comes_out_if_asked_for():
-    table = at_random(1)
-    everything = all_translations(table, (A,), SearchOptions(max_length=3))
+    model = TableModel(at_random(1))
+    everything = all_translations(model, (A,), SearchOptions(max_length=3))
     assert len(everything) == 1 + 3 + 9 + 27
-    (found,) = translate(TableModel(table), [A], beam_size=150, n_best=150, length_penalty=1, max_length=3)
+    (found,) = translate(model, [A], beam_size=150, n_best=150, length_penalty=1, max_length=3)
     assert_same(found, everything)
 
 
 def slow_search(table: Table, source: tuple[int, ...], options: SearchOptions) -> list[Hypothesis]:
-    """One sentence, in lists, with no bound: on to the limit unless K hypotheses have ended."""
+    """One sentence, in lists, with no bound: on to the limit unless, stopping early, K hypotheses have ended."""
     size, limit = options.beam_size, options.limit(len(source))
     beam: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     ended: list[Hypothesis] = []
-    while beam and len(ended) < size:
+    while beam and (len(ended) < size or not options.early_stopping):
         extensions = [
             (log_prob + math.log(probability), prefix, token)
             for log_prob, prefix in beam
@@ -260,7 +206,7 @@ def slow_search(table: Table, source: tuple[int, ...], options: SearchOptions) -
         extensions.sort(reverse=True)
         for log_prob, prefix, token in extensions[:size]:
             if token == EOS:
-                ended.append(Hypothesis(prefix, log_prob / options.divisor(len(prefix) + 1), log_prob))
+                ended.append(Hypothesis(prefix, divided(log_prob, len(prefix) + 1, options), log_prob))
         beam = [(log_prob, (*prefix, token)) for log_prob, prefix, token in extensions if token != EOS][:size]
     return sorted(ended, key=lambda hypothesis: -hypothesis.score)[: options.n_best]
 
@@ -272,7 +218,9 @@ def searches(draw):
         "beam_size": size,
         "n_best": draw(st.integers(1, size)),
         "length_penalty": draw(st.sampled_from([0.0, 0.5, 1.0, 1.5])),
-        "normalization": draw(st.sampled_from(["gnmt", "power"])),
+        "normalization": draw(st.sampled_from(["gnmt", "power", "none"])),
+        "length_reward": draw(st.sampled_from([0.0, 0.0, 0.5, 2.0, -0.5])),
+        "early_stopping": draw(st.booleans()),
         "max_length": draw(st.sampled_from([None, 4])),
         "max_length_ratio": draw(st.sampled_from([0.5, 1.0, 2.0])),
         "max_length_offset": draw(st.integers(0, 3)),
@@ -378,7 +326,13 @@ def test_select_takes_hypotheses_by_row_and_memory_by_sentence():
         ({"max_length": 0}, "max_length must be at least 1 and finite, got 0"),
         ({"max_length_ratio": math.inf}, "max_length_ratio must be at least 0 and finite, got inf"),
         ({"max_length_offset": -1}, "max_length_offset must be at least 0 and finite, got -1"),
-        ({"normalization": "none"}, "normalization is gnmt or power, not 'none'; length_penalty 0 turns it off"),
+        ({"normalization": "mean"}, "normalization is one of gnmt, power, none, not 'mean'"),
+        ({"length_reward": math.nan}, "length_reward must be finite, got nan"),
+        ({"length_reward": -math.inf}, "length_reward must be finite, got -inf"),
+        ({"coverage_penalty": -1}, "coverage_penalty must be at least 0 and finite, got -1"),
+        ({"min_length_ratio": -0.5}, "min_length_ratio must be at least 0 and finite, got -0.5"),
+        ({"no_repeat_ngram": -1}, "no_repeat_ngram must be at least 0 and finite, got -1"),
+        ({"diverse_groups": 2}, "diverse_groups is 2, which does not divide beam_size 5"),
     ],
 )
 def test_options_that_make_no_sense(options, message):
