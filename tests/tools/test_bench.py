@@ -54,7 +54,7 @@ def test_train(measured, toy):
     shares = [(line["name"], line["share"]) for line in lines if line["kind"] == "profile"]
     assert sum(share for _, share in shares) == pytest.approx(2), "of two networks"
     seen = {name for name, share in shares if share > 0}
-    assert {"recurrence", "attention", "readout", "output layer and loss", "optimiser", "data"} <= seen
+    assert {"recurrence", "attention", "readout", "output layer and loss", "optimiser"} <= seen
 
 
 def test_batches_of_sentences(measured, toy):

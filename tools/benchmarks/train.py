@@ -24,9 +24,7 @@ from benchmarks.text import Text, add_text_options, prepare
 from benchmarks.work import Words, count, total, work
 from nmt.batches import Batch, BatchLoader, TokenBatches
 from nmt.model.seq2seq import ModelOptions, Seq2Seq, build_model
-from nmt.search import SearchOptions
 from nmt.training import TrainingOptions, TranslationModule, choose_precision
-from nmt.translator import Translator
 
 KINDS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
 
@@ -181,7 +179,7 @@ def updates(loop: Loop, steps: int, watcher: Callback) -> TranslationModule:
     tokenizers = loop.text.tokenizers
     model = build_model(loop.shape, tokenizers.source.size, tokenizers.target.size)
     training = TrainingOptions(max_steps=steps, max_epochs=1_000_000)
-    module = TranslationModule(model.train(), training, Translator(model, tokenizers, SearchOptions()), [])
+    module = TranslationModule(model.train(), training, tokenizers, [])
     on_gpu = loop.device.type == "cuda"
     quieten()
     trainer = pl.Trainer(
