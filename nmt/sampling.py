@@ -134,7 +134,7 @@ def follow(
         apply(rules, log_probs, moment)
         done = [limits[sentence] < length for sentence in sentences]
         if any(done):
-            end_here(log_probs, torch.tensor(done, device=device), eos)
+            end_here(log_probs, done, eos)
         paths, ends = extend(paths, log_probs, pick(log_probs, moment), eos)
         rows = torch.arange(ends.numel(), device=device).view_as(ends)
         if any(done) or bool(ends.any()):  # the step's one look at the device

@@ -235,11 +235,11 @@ def ban(tokens: Tensor, log_probs: Tensor, moment: Moment) -> None:
     log_probs.index_fill_(2, tokens, -math.inf)
 
 
-def end_here(log_probs: Tensor, at_limit: Tensor, eos: int) -> None:
-    """Leave the sentences `at_limit` (B,) of log-probabilities (B, W, V) nothing but EOS, at the model's price."""
-    price = log_probs[:, :, eos].clone()
-    log_probs.masked_fill_(at_limit[:, None, None], -math.inf)
-    log_probs[:, :, eos] = price
+def end_here(log_probs: Tensor, at_limit: list[bool], eos: int) -> None:
+    """Leave the sentences at their limit nothing of log-probabilities (B, W, V) but EOS, at the model's price."""
+    places = torch.tensor([place for place, over in enumerate(at_limit) if over], device=log_probs.device)
+    price = log_probs[places, :, eos]
+    log_probs.index_fill_(0, places, -math.inf)[places, :, eos] = price
 
 
 def best(before: Tensor, log_probs: Tensor, size: int, moment: Moment) -> Candidates:
@@ -381,7 +381,7 @@ def beam_search(
             rule(log_probs, moment)
         done = [limits[sentence] < length for sentence in sentences]
         if any(done):
-            end_here(log_probs, torch.tensor(done, device=device), eos)
+            end_here(log_probs, done, eos)
         candidates = choose(frontier.log_probs, log_probs, size, moment)
         frontier, rows, ends = advance(frontier, candidates, size, eos)
         # Until anything has ended, only limits make done, and `any` is the step's one look at the device.
