@@ -163,6 +163,7 @@ class Loader:
 def train(model: nn.Module, batches: Sequence[Batch], **options: Any) -> nn.Module:
     """Run real updates over the batches, once, by plain gradient descent at a rate of 1."""
     plain = {"optimizer": "sgd", "schedule": "constant", "warmup_steps": 0, "learning_rate": 1.0, "clip_norm": 0.0}
+    plain = {} if options.get("optimizer") == "hessian-free" else plain  # which has none of these
     chosen = TrainingOptions(**(plain | {"label_smoothing": 0.0} | options))
     trainer = pl.Trainer(
         accelerator="cpu",
