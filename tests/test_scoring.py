@@ -200,10 +200,11 @@ def test_what_cannot_be_scored_is_refused(tokenizers):
 @pytest.fixture(scope="module")
 def language_model(toy):
     flags = ["--task=language-model", "--training.validation_metric=loss", "--training.truncate=7"]
-    small = ["--model.hidden_size=16", "--model.embedding_size=16", "--training.max_epochs=1"]
+    flags += ["--model.hidden_size=16", "--model.embedding_size=16", "--training.max_epochs=1"]
+    flags += ["--tokenizer.vocab_size=36"]
     folder = toy.folder / "language-model"
     own = [flag for flag in toy.flags if "encoder" not in flag]
-    fit(config.read([], [*own, *flags, *small, "--output", str(folder)]), device="cpu")
+    fit(config.read([], [*own, *flags, "--output", str(folder)]), device="cpu")
     return folder
 
 
