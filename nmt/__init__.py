@@ -12,10 +12,11 @@ Where things are, in the order in which text meets them:
     model.encoder   source ids to outputs and a final state
     model.decoder   the bridge from that state, and the decoder
     model.seq2seq   the translation model; model.loss its cross-entropy
-    model.decoding  the same model laid out for decoding
+    model.decoding  the same model laid out for decoding; model.narrowed with the words of a shortlist alone
     training        loss, optimisers, schedules: the Lightning modules; hessian_free is an optimiser of ours
     config, fit     from options to a model folder; callbacks shows progress and stops on signals
     checkpoint      the model folder
+    shortlist       which target pieces may translate a source piece
     search          beam search
     translator      text in, text out
     evaluation      BLEU, chrF, TER

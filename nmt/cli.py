@@ -206,6 +206,11 @@ def _add_search_options(verb: argparse.ArgumentParser) -> None:
         default="auto",
         help="arithmetic of the products; int8 is the fastest",
     )
+    verb.add_argument(
+        "--shortlist",
+        action="store_true",
+        help="choose among likely words only, as learnt in training; faster on a CPU",
+    )
 
 
 def add_translate(verbs: Any) -> None:
@@ -247,6 +252,7 @@ def _translator(options: argparse.Namespace) -> "Translator":
         device=options.device,
         precision=options.precision,
         batch_tokens=options.batch_tokens,
+        shortlist=options.shortlist,
     )
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 import nmt
-from nmt import checkpoint, corpus
+from nmt import checkpoint, corpus, shortlist
 from nmt.batches import EncodedCorpus, encode_corpus
 from nmt.callbacks import LAST, BestCheckpoints, Patience, Progress, StopOnSignal, WholeCheckpoints
 from nmt.checkpoint import SavedModel, Tokenizers
@@ -25,6 +25,7 @@ from nmt.corpus import Pair
 from nmt.evaluation import Score, build_metrics, evaluate, render
 from nmt.model.recurrent import WAYS
 from nmt.model.seq2seq import Seq2Seq, build_model
+from nmt.shortlist import write_shortlist
 from nmt.tokenizer import TokenizerOptions, train_tokenizer
 from nmt.training import DataModule, TrainingOptions, TranslationModule, choose_precision, recurrent_layers
 from nmt.translator import Translator, choose_device
@@ -58,6 +59,10 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     _check_optimizer(config)
     resuming, changed = prepare_folder(folder, config, overwrite)
     if resuming and not changed and (folder / checkpoint.INFO).exists():
+        if not (folder / shortlist.FILE).exists():  # of an earlier version
+            _check_text(folder, config)
+            tokenizers = Tokenizers.load(folder)
+            write_shortlist(folder, _encode("train", config, tokenizers), tokenizers, config.init)
         log.info("%s is already trained; nothing to do", folder)
         return
     try:
@@ -152,7 +157,7 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> tuple[bool,
 def _remove_run(folder: Path) -> None:
     """Remove a run's own files. ConfigError, and nothing removed, where there is no run or anything else beside it."""
     ours = {checkpoint.CONFIG, checkpoint.INFO, checkpoint.WEIGHTS, checkpoint.CARD, "training"}
-    ours |= {"tokenizer.spm", "source.spm", "target.spm"}
+    ours |= {"tokenizer.spm", "source.spm", "target.spm", shortlist.FILE}
     found = {path.name for path in folder.iterdir()}
     foreign = sorted(name for name in found if name.removesuffix(".part") not in ours)
     if foreign or checkpoint.CONFIG not in found:
@@ -354,6 +359,7 @@ def _finish(folder: Path, config: Config, run: Run) -> None:
     if run.before is not None:
         log.info("validation BLEU before %.2f, after %.2f", run.before, scored[chosen][0].score)
     checkpoint.save_weights(model, folder)
+    write_shortlist(folder, run.data.train, tokenizers, config.init)
     info = {
         "version": nmt.__version__,
         "languages": list(config.data.languages),

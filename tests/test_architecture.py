@@ -35,8 +35,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model.decoder": {"model.recurrent", "model.attention", "model.encoder", "model.cells"},
     "model.seq2seq": {"model.encoder", "model.decoder", "model.attention", "model.cells"},
     "model.decoding": {"model"},
+    "model.narrowed": {"model.decoding"},
     "checkpoint": {"tokenizer", "model"},
-    "translator": {"checkpoint", "tokenizer", "batches", "search", "model"},
+    "shortlist": {"batches", "checkpoint", "tokenizer"},
+    "translator": {"checkpoint", "tokenizer", "batches", "search", "shortlist", "model"},
     "training": {
         "batches",
         "checkpoint",

@@ -15,10 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from conftest import write_corpus
 from nmt import config, fit
 from nmt.callbacks import StoppedError
+from nmt.checkpoint import Tokenizers
 from nmt.config import ConfigError
 from nmt.evaluation import Score
+from nmt.shortlist import load_shortlist
 from nmt.training import TranslationModule
 from nmt.translator import Translator
 
@@ -315,6 +318,34 @@ def test_the_mean_of_the_best_is_taken_only_if_it_is_better(tmp_path, toy, monke
     ]
     expected = kept[2] if best > mean else ((kept[0].double() + kept[1] + kept[2]) / 3).float()
     assert torch.equal(load_file(folder / "model.safetensors")["output.bias"], expected)
+
+
+# ---- the shortlist ----
+
+
+def test_a_finished_run_of_an_earlier_version_gets_its_shortlist(tmp_path, toy, caplog):
+    folder = run(toy, tmp_path / "model")
+    learnt = (folder / "shortlist.safetensors").read_bytes()
+    (folder / "shortlist.safetensors").unlink()
+    before = outcome(folder)
+    run(toy, folder)
+    assert "is already trained; nothing to do" in caplog.text
+    assert (folder / "shortlist.safetensors").read_bytes() == learnt
+    assert outcome(folder) == before
+
+
+def test_a_fine_tuned_model_may_say_what_its_base_may_and_more(tmp_path, toy, trained, caplog):
+    base, few, tuned = shutil.copytree(trained, tmp_path / "base"), tmp_path / "few", tmp_path / "tuned"
+    write_corpus(few, [("two big red cats", "Katzen rot")])
+    flags = [*toy.flags, f"--data.train={few}", f"--init={base}", "--training.max_steps=1", f"--output={tuned}"]
+    fit.fit(config.read([], flags), device="cpu")
+    words = torch.tensor([Tokenizers.load(base).source.encode(["six new white trees"])[0]])
+    old, new = (load_shortlist(folder, Tokenizers.load(base)).candidates(words)[0] for folder in (base, tuned))
+    assert set(old.tolist()) <= set(new.tolist())
+    (base / "shortlist.safetensors").unlink()
+    fit.fit(config.read([], flags), overwrite=True, device="cpu")
+    assert f"no shortlist, for {base} has none to add to" in caplog.text
+    assert not (tuned / "shortlist.safetensors").exists()
 
 
 # ---- other ways to train ----
