@@ -15,7 +15,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import write_corpus
 from nmt import config, fit
 from nmt.callbacks import StoppedError
 from nmt.checkpoint import Tokenizers
@@ -336,7 +335,8 @@ def test_a_finished_run_of_an_earlier_version_gets_its_shortlist(tmp_path, toy, 
 
 def test_a_fine_tuned_model_may_say_what_its_base_may_and_more(tmp_path, toy, trained, caplog):
     base, few, tuned = shutil.copytree(trained, tmp_path / "base"), tmp_path / "few", tmp_path / "tuned"
-    write_corpus(few, [("two big red cats", "Katzen rot")])
+    few.with_suffix(".en").write_text("two big red cats\n")
+    few.with_suffix(".de").write_text("Katzen rot\n")
     flags = [*toy.flags, f"--data.train={few}", f"--init={base}", "--training.max_steps=1", f"--output={tuned}"]
     fit.fit(config.read([], flags), device="cpu")
     words = torch.tensor([Tokenizers.load(base).source.encode(["six new white trees"])[0]])
