@@ -13,13 +13,14 @@ Where things are, in the order in which text meets them:
     model.encoder   source ids to outputs and a final state
     model.decoder   the bridge from that state, and the decoder
     model.seq2seq   the translation model; model.loss its cross-entropy; model.language_model a model of one language
-    model.decoding  the translation model laid out for decoding
+    model.decoding  the translation model laid out for decoding; model.narrowed with the words of a shortlist alone
     training        loss, optimisers, schedules: the Lightning modules; hessian_free is an optimiser of ours,
                     curvature what it sees of a model
     language_training  the state that a language model carries from batch to batch
     config, fit     from options to a model folder; runs is what each task needs for it, callbacks shows progress and
                     stops on signals
     checkpoint      the model folder; averaging makes one of several
+    shortlist       which target pieces may translate a source piece
     search          beam search; rules, constraints, diversity and sampling are its options, decoding puts them together
     steppers        ensembles, a language model beside: models made of models
     alignment, risk words that belong together; the candidate closest to all, and signs that a line is wrong

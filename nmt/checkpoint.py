@@ -4,6 +4,7 @@ info.json           format version, vocabulary sizes, scores with their signatur
 config.yaml         the options that it was trained with; `model` and `search` are read back, the rest is for people
 model.safetensors   the weights
 tokenizer.spm       the vocabulary; source.spm and target.spm where each side has its own
+shortlist.safetensors   which target pieces may translate which source piece, of use only to `nmt translate --shortlist`
 README.md           the model card
 training/           checkpoints and logs, of use only to resume or extend the run
 """
@@ -19,7 +20,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor
 
 from nmt.model.language_model import LanguageModel, build_language_model
@@ -96,6 +97,13 @@ def save_weights(model: Seq2Seq | LanguageModel, folder: Path) -> None:
     with whole(folder / WEIGHTS) as beside:
         save_model(model, str(beside))
         beside.chmod(0o666 & ~_umask())  # safetensors leaves them to their owner alone
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors by name, whole or not at all."""
+    with whole(path) as beside:
+        save_file(tensors, str(beside))
+        beside.chmod(0o666 & ~_umask())
 
 
 def save_info(info: Mapping[str, Any], folder: Path) -> None:

@@ -189,6 +189,11 @@ def _add_search_options(verb: argparse.ArgumentParser) -> None:
         "--batch-tokens", type=int, default=16384, metavar="N", help="pieces searched at once, beams counted"
     )
     add_device_options(verb, "int8")
+    verb.add_argument(
+        "--shortlist",
+        action="store_true",
+        help="choose among likely words only, as learnt in training; faster on a CPU",
+    )
 
 
 def add_translate(verbs: Any) -> None:
@@ -246,6 +251,7 @@ def _loader(options: argparse.Namespace) -> Callable[[], "Translator"]:
         device=options.device,
         precision=options.precision,
         batch_tokens=options.batch_tokens,
+        shortlist=options.shortlist,
     )
 
 

@@ -15,12 +15,12 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 import nmt
-from nmt import checkpoint
+from nmt import checkpoint, shortlist
 from nmt.callbacks import LAST, BestCheckpoints, Patience, Progress, StopOnSignal, WholeCheckpoints
 from nmt.config import Config, ConfigError, changes, dump, flatten, load_file, to_dict
 from nmt.evaluation import render
 from nmt.model.recurrent import WAYS, recurrent_layers
-from nmt.runs import Run, fingerprints, prepare_run, read_all
+from nmt.runs import Run, add_shortlist, fingerprints, prepare_run, read_all
 from nmt.training import choose_precision
 from nmt.translator import choose_device
 
@@ -53,6 +53,9 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     _check_optimizer(config)
     resuming, changed = prepare_folder(folder, config, overwrite)
     if resuming and not changed and (folder / checkpoint.INFO).exists():
+        if config.task == "translation" and not (folder / shortlist.FILE).exists():  # of an earlier version
+            _check_text(folder, config)
+            add_shortlist(config, folder)
         log.info("%s is already trained; nothing to do", folder)
         return
     try:
@@ -118,7 +121,7 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> tuple[bool,
 def _remove_run(folder: Path) -> None:
     """Remove a run's own files. ConfigError, and nothing removed, where there is no run or anything else beside it."""
     ours = {checkpoint.CONFIG, checkpoint.INFO, checkpoint.WEIGHTS, checkpoint.CARD, "training"}
-    ours |= {"tokenizer.spm", "source.spm", "target.spm"}
+    ours |= {"tokenizer.spm", "source.spm", "target.spm", shortlist.FILE}
     found = {path.name for path in folder.iterdir()}
     foreign = sorted(name for name in found if name.removesuffix(".part") not in ours)
     if foreign or checkpoint.CONFIG not in found:
@@ -256,6 +259,8 @@ def _finish(folder: Path, config: Config, run: Run) -> None:
         after = scored[chosen][0]
         log.info("validation %s before %.2f, after %.2f", after.name, run.before.score, after.score)
     checkpoint.save_weights(model, folder)
+    if config.task == "translation":
+        add_shortlist(config, folder)
     info = {
         "version": nmt.__version__,
         **run.facts,

@@ -20,6 +20,7 @@ from nmt.model.language_model import build_language_model
 from nmt.model.seq2seq import Seq2Seq, build_model
 from nmt.monolingual import EncodedText
 from nmt.scoring import Scorer, perplexity
+from nmt.shortlist import write_shortlist
 from nmt.tokenizer import TokenizerOptions, train_tokenizer
 from nmt.training import DataModule, TrainingModule, TrainingOptions, TranslationModule
 from nmt.translator import Translator
@@ -97,6 +98,13 @@ def _encode(split: str, config: Config, tokenizers: Tokenizers) -> EncodedCorpus
     table, report = encode_corpus(getattr(config.data, split), split, config.data, *tokenizers)
     log.info("%s: %s", split, report)
     return table
+
+
+def add_shortlist(config: Config, folder: Path) -> None:
+    """Learn from the training text what may translate what, and write it to the model folder."""
+    tokenizers = Tokenizers.load(folder)
+    table, _ = encode_corpus(config.data.train, "train", config.data, *tokenizers)
+    write_shortlist(folder, table, tokenizers, config.init)
 
 
 def _spread(pairs: list[Pair], options: TrainingOptions) -> list[Pair]:

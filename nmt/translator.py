@@ -14,9 +14,11 @@ from nmt import checkpoint
 from nmt.batches import collate_sources
 from nmt.checkpoint import Tokenizers
 from nmt.model import products
-from nmt.model.decoding import lay_out
+from nmt.model.decoding import LaidModel, lay_out
+from nmt.model.narrowed import NarrowedModel
 from nmt.model.seq2seq import Seq2Seq
 from nmt.search import Hypothesis, SearchOptions, Stepper, beam_search
+from nmt.shortlist import Shortlist, load_shortlist
 from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
@@ -67,6 +69,7 @@ class Translator:
             the fastest on a CPU, at some loss (see docs/benchmarks.md).
         batch_tokens: Padded source pieces of a batch, times the beam. No translation depends on it.
         longest: Pieces of the longest line that is taken; more is an error that names the line.
+        shortlist: The target pieces to choose from; without it, all. On a CPU alone.
     """
 
     def __init__(
@@ -78,12 +81,17 @@ class Translator:
         precision: Precision = "auto",
         batch_tokens: int = 16384,
         longest: int = LONGEST,
+        shortlist: Shortlist | None = None,
     ) -> None:
         if batch_tokens < 1:
             raise OptionError(f"batch_tokens must be at least 1, not {batch_tokens}")
         self.device = model.output.weight.device
         self.precision = choose_precision(precision, self.device)
-        self.stepper: Stepper[Any] = lay_out(model, self.precision)
+        self.stepper, self.shortlist = lay_out(model, self.precision), shortlist
+        if shortlist is not None and not isinstance(self.stepper, LaidModel):
+            raise OptionError(
+                "a shortlist is for translating on a CPU, and for models without deep transitions and zoneout"
+            )
         self.tokenizers, self.search = tokenizers, search or SearchOptions()
         self.batch_tokens, self.longest = batch_tokens, longest
 
@@ -97,12 +105,21 @@ class Translator:
         precision: Precision = "auto",
         batch_tokens: int = 16384,
         longest: int = LONGEST,
+        shortlist: bool = False,
     ) -> "Translator":
-        """Read a model folder; without `search`, with the decoding defaults that it holds."""
+        """Read a model folder; without `search`, with the decoding defaults that it holds.
+
+        With `shortlist`, FileNotFoundError for a folder that has none.
+        """
         saved = checkpoint.load(folder, choose_device(device))
-        search = search or SearchOptions(**saved.config.get("search", {}))
         return cls(
-            saved.model, saved.tokenizers, search, precision=precision, batch_tokens=batch_tokens, longest=longest
+            saved.model,
+            saved.tokenizers,
+            search or SearchOptions(**saved.config.get("search", {})),
+            precision=precision,
+            batch_tokens=batch_tokens,
+            longest=longest,
+            shortlist=load_shortlist(folder, saved.tokenizers) if shortlist else None,
         )
 
     def translate(
@@ -148,10 +165,21 @@ class Translator:
 
     def _search(self, rows: list[list[int]], with_alignment: bool) -> list[list[Hypothesis]]:
         source, lengths = collate_sources(rows)
+        if self.shortlist is None:
+            return self._found(self.stepper, source, lengths, with_alignment)
+        assert isinstance(self.stepper, LaidModel)
+        ids, allowed = self.shortlist.candidates(source)
+        found = self._found(NarrowedModel(self.stepper, ids, allowed), source, lengths, with_alignment)
+        numbers = ids.tolist()
+        return [[h._replace(tokens=tuple(numbers[token] for token in h.tokens)) for h in one] for one in found]
+
+    def _found(
+        self, stepper: Stepper[Any], source: Tensor, lengths: Tensor, with_alignment: bool
+    ) -> list[list[Hypothesis]]:
         reduced = self.device.type == "cuda" and self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
             return beam_search(
-                self.stepper,
+                stepper,
                 source.to(self.device),
                 lengths.to(self.device),
                 self.search,

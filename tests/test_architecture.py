@@ -43,11 +43,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model.decoder": {"model.recurrent", "model.attention", "model.encoder", "model.cells"},
     "model.seq2seq": {"model.encoder", "model.decoder", "model.attention", "model.cells"},
     "model.decoding": {"model"},
+    "model.narrowed": {"model.decoding"},
+    "shortlist": {"batches", "checkpoint", "tokenizer"},
     "curvature": {"batches", "hessian_free", "model", "tokenizer"},
     "checkpoint": {"tokenizer", "model"},
     "translator": {
         *("checkpoint", "tokenizer", "batches", "model", "search", "decoding", "sampling", "steppers"),
-        *("risk", "alignment"),
+        *("risk", "alignment", "shortlist"),
     },
     "workers": {"translator"},
     "training": {

@@ -282,6 +282,21 @@ def test_a_file_appears_whole(trained, tmp_path, capsys, refused):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
+def test_with_a_shortlist(trained, tmp_path, toy, stdin, capsys, refused):
+    stdin(LINES)
+    assert main(["translate", "-m", str(trained), "--shortlist"]) == 0
+    assert capsys.readouterr() == (ANSWERS, "")
+    text = ["-s", str(toy.folder / "val.en"), "-r", str(toy.folder / "val.de")]
+    assert main(["evaluate", "-m", str(trained), "--shortlist", *text]) == 0
+    assert "100.00" in capsys.readouterr().out
+    folder = shutil.copytree(trained, tmp_path / "model")
+    (folder / "shortlist.safetensors").unlink()
+    stdin(LINES)
+    assert refused(1, "translate", "-m", folder, "--shortlist") == (
+        f"nmt: {folder} has no shortlist.safetensors: run the command that trained it again, which will learn one"
+    )
+
+
 def test_n_best_as_moses_lists_them(trained, stdin, capsys):
     stdin(LINES)
     assert main(["translate", "-m", str(trained), "--n-best", "2"]) == 0

@@ -17,8 +17,10 @@ from safetensors.torch import load_file
 
 from nmt import config, fit, runs
 from nmt.callbacks import StoppedError
+from nmt.checkpoint import Tokenizers
 from nmt.config import ConfigError
 from nmt.evaluation import Score
+from nmt.shortlist import load_shortlist
 from nmt.training import TranslationModule
 from nmt.translator import Translator
 
@@ -84,7 +86,7 @@ def uninterrupted(toy, tmp_path_factory):
         (13, signal.SIGINT, PLATEAU),  # an epoch's end without validation
         (4, signal.SIGTERM, HALVING),  # updates of two batches
         (15, signal.SIGTERM, ["--training.max_steps=15"]),
-        (3, signal.SIGTERM, ["--training.max_steps=5", "--training.optimizer=hessian-free"]),
+        (3, signal.SIGTERM, ["--training.max_steps=5", *HESSIAN_FREE]),
         (7, signal.SIGINT, ["--training.optimizer=rmsprop", "--model.cell=gru", "--model.recurrent_dropout=0.2"]),
     ],
 )
@@ -322,6 +324,35 @@ def test_the_mean_of_the_best_is_taken_only_if_it_is_better(tmp_path, toy, monke
     ]
     expected = kept[2] if best > mean else ((kept[0].double() + kept[1] + kept[2]) / 3).float()
     assert torch.equal(load_file(folder / "model.safetensors")["output.bias"], expected)
+
+
+# ---- the shortlist ----
+
+
+def test_a_finished_run_of_an_earlier_version_gets_its_shortlist(tmp_path, toy, caplog):
+    folder = run(toy, tmp_path / "model")
+    learnt = (folder / "shortlist.safetensors").read_bytes()
+    (folder / "shortlist.safetensors").unlink()
+    before = outcome(folder)
+    run(toy, folder)
+    assert "is already trained; nothing to do" in caplog.text
+    assert (folder / "shortlist.safetensors").read_bytes() == learnt
+    assert outcome(folder) == before
+
+
+def test_a_fine_tuned_model_may_say_what_its_base_may_and_more(tmp_path, toy, trained, caplog):
+    base, few, tuned = shutil.copytree(trained, tmp_path / "base"), tmp_path / "few", tmp_path / "tuned"
+    few.with_suffix(".en").write_text("two big red cats\n")
+    few.with_suffix(".de").write_text("Katzen rot\n")
+    flags = [*toy.flags, f"--data.train={few}", f"--init={base}", "--training.max_steps=1", f"--output={tuned}"]
+    fit.fit(config.read([], flags), device="cpu")
+    words = torch.tensor([Tokenizers.load(base).source.encode(["six new white trees"])[0]])
+    old, new = (load_shortlist(folder, Tokenizers.load(base)).candidates(words)[0] for folder in (base, tuned))
+    assert set(old.tolist()) <= set(new.tolist())
+    (base / "shortlist.safetensors").unlink()
+    fit.fit(config.read([], flags), overwrite=True, device="cpu")
+    assert f"no shortlist, for {base} has none to add to" in caplog.text
+    assert not (tuned / "shortlist.safetensors").exists()
 
 
 # ---- other ways to train ----

@@ -9,6 +9,7 @@ import torch
 from nmt.checkpoint import Tokenizers
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.search import SearchOptions
+from nmt.shortlist import Shortlist
 from nmt.translator import Translator, choose_device, choose_precision
 
 LINES = ["two big red cats", "", "six new white trees", "  ", "one cats", "three old black dogs and four green cars"]
@@ -119,6 +120,45 @@ def test_int8_says_the_same_here_and_whatever_the_batch(trained, toy):
     rough = Translator.load(trained, precision="int8")
     assert [answer.text for answer in rough.translate(toy.text("val.en"))] == toy.text("val.de")
     same(Translator.load(trained, precision="int8", batch_tokens=1).translate(LINES), rough.translate(LINES))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_with_a_shortlist_it_says_the_same_here_and_whatever_the_batch(trained, toy, precision):
+    alone, together = (
+        Translator.load(trained, precision=precision, shortlist=True, batch_tokens=tokens) for tokens in (1, 10**6)
+    )
+    best, common = together.shortlist  # of this small vocabulary, all is common
+    alone.shortlist = together.shortlist = Shortlist(best[:, :12].contiguous(), torch.arange(len(common)) < 4)
+    assert [answer.text for answer in together.translate(toy.text("val.en"))] == toy.text("val.de")
+    same(alone.translate(LINES), together.translate(LINES))
+
+
+def test_what_is_not_in_the_shortlist_is_not_said(trained):
+    translator = Translator.load(trained, shortlist=True)
+    kept, word = translator.shortlist, "große"
+    assert word in next(translator.translate([LINES[0]])).text
+    barred = torch.tensor(translator.tokenizers.target.encode([word])[0])
+    best = kept.best.masked_fill(torch.isin(kept.best, barred), 0)
+    translator.shortlist = Shortlist(best, kept.common.index_fill(0, barred, False))
+    (answer,) = translator.translate([LINES[0]])
+    assert not set(barred.tolist()) & set(
+        translator.tokenizers.target.processor.piece_to_id(list(answer.candidates[0].pieces))
+    )
+
+
+def test_a_shortlist_is_refused_where_it_cannot_be_used(trained, tmp_path):
+    tokenizers, shortlist = Tokenizers.load(trained), Translator.load(trained, shortlist=True).shortlist
+    options = ModelOptions(zoneout=0.1, embedding_size=8, hidden_size=8)
+    model = build_model(options, tokenizers.source.size, tokenizers.target.size)
+    with pytest.raises(ValueError, match="a shortlist is for translating on a CPU, and for models without deep"):
+        Translator(model.eval(), tokenizers, shortlist=shortlist)
+    folder = shutil.copytree(trained, tmp_path / "model")
+    (folder / "shortlist.safetensors").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"model has no shortlist\.safetensors: run the command that trained it again"
+    ):
+        Translator.load(folder, shortlist=True)
+    assert Translator.load(folder).shortlist is None
 
 
 def test_batches_side_by_side_say_the_same_and_leave_the_threads_as_they_were(trained, toy):

@@ -23,7 +23,7 @@ from nmt.model.cells import Cell, DeepTransition, LSTMCell, State, like
 from nmt.model.decoder import MaxoutReadout, PlainReadout, TanhReadout
 from nmt.model.encoder import Encoded, Encoder, encode
 from nmt.model.equations import Unrolled, equations_of
-from nmt.model.products import Packed, Precision, Quantised, pack, product
+from nmt.model.products import Packed, Precision, Quantised, Rows, pack, product
 from nmt.model.recurrent import Layer, in_reading_order
 from nmt.model.seq2seq import Seq2Seq
 
@@ -211,7 +211,8 @@ class LaidModel:
         ]
         kind = type(decoder.readout)
         self.readout = READS[kind](decoder.readout, embedding, partial(lay, bounded=bounded[-1]))
-        self.output = packed(model.output.weight, model.output.bias, bounded=kind is TanhReadout)
+        self.rows = Rows(model.output.weight, model.output.bias, precision, bounded=kind is TanhReadout)
+        self.output = self.rows.all()
 
     def start(self, source: Tensor, lengths: Tensor) -> DecodingState:
         """Encode ids (B, S) of these lengths (B,); the state before the first target word."""

@@ -6,6 +6,8 @@ is done once. Neither knows its derivative; it is written out here and in `bptt.
 """
 
 import warnings
+from functools import partial
+from threading import Lock
 from typing import Any, Literal
 
 import torch
@@ -116,17 +118,17 @@ class Quantised:
     says will change; nothing else here knows it.
     """
 
+    engine = Lock()  # torch packs for the one engine that is chosen, for all threads
+
     def __init__(self, weight: Tensor, bias: Tensor | None, bounded: bool = False) -> None:
-        weight, self.bias = weight.detach().float(), None if bias is None else bias.detach().float()
-        self.bounded, engines = bounded, torch.backends.quantized
-        scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
-        before = engines.engine
-        engines.engine = "fbgemm"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that it will change
-            rows = torch.quantize_per_channel(weight, scales, torch.zeros_like(scales).long(), 0, torch.qint8)
+        """Of a weight (M, E), or of one `rounded` before, and a bias (M)."""
+        self.bias, self.bounded = None if bias is None else bias.detach().float(), bounded
+        rows, engines = weight if weight.is_quantized else rounded(weight), torch.backends.quantized
+        with self.engine:
+            before = engines.engine
+            engines.engine = "fbgemm"
             self.weight = torch.ops.quantized.linear_prepack(rows, self.bias if bounded else None)
-        engines.engine = before
+            engines.engine = before
 
     def __call__(self, x: Tensor) -> Tensor:
         """The product of x (n, E): (n, M)."""
@@ -151,6 +153,39 @@ def pack(weight: Tensor, bias: Tensor | None, precision: Precision, bounded: boo
     if precision == "int8":
         return Quantised(weight, bias, bounded)
     return Packed(weight, bias, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def rounded(weight: Tensor) -> Tensor:
+    """A weight (M, E) in levels of its rows, as torch's quantised tensor."""
+    weight = weight.detach().float()
+    scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it will change
+        return torch.quantize_per_channel(weight, scales, torch.zeros_like(scales).long(), 0, torch.qint8)
+
+
+class Rows:
+    """A weight (M, E) and a bias (M), of which some rows at a time are wanted; for int8 they are rounded once."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, precision: Precision, bounded: bool = False) -> None:
+        self.weight, self.bias = weight.detach(), bias.detach()
+        self.pack, self.levels = partial(pack, precision=precision, bounded=bounded), torch.empty(0)
+        if precision == "int8":
+            self.weight = rounded(weight)
+            self.levels = self.weight.int_repr()
+
+    def all(self) -> Packed | Quantised:
+        """All of them, laid out: (n, E) -> (n, M)."""
+        return self.pack(self.weight, self.bias)
+
+    def some(self, ids: Tensor) -> Packed | Quantised:
+        """Those of these numbers (m), laid out: (n, E) -> (n, m)."""
+        bias = self.bias.index_select(0, ids)
+        if not self.weight.is_quantized:
+            return self.pack(self.weight.index_select(0, ids), bias)
+        scales, zeros = self.weight.q_per_channel_scales().index_select(0, ids), torch.zeros_like(ids)
+        levels = self.levels.index_select(0, ids)
+        return self.pack(torch._make_per_channel_quantized_tensor(levels, scales, zeros, 0), bias)
 
 
 def has_bf16_kernels() -> bool:

@@ -1,11 +1,15 @@
 """A model laid out for decoding says what the model says, whatever it is made of."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from nmt.model.decoding import LaidModel, Words, lay_out
+from nmt.model.narrowed import NarrowedModel
 from nmt.model.seq2seq import ModelOptions, build_model
+from nmt.search import SearchOptions, beam_search
 
 SOURCE, LENGTHS = (
     torch.randint(4, 20, (5, 7), generator=torch.Generator().manual_seed(1)),
@@ -100,3 +104,53 @@ def test_a_table_that_is_too_large_is_never_made(monkeypatch):
     for _ in range(4):
         words(torch.tensor([1, 2, 3]))
     assert not len(words.table)
+
+
+# ---- narrowed: the model given that only some words are used ----
+
+IDS = torch.tensor([0, 1, 2, 3, 5, 8, 9, 13, 19])
+ALLOWED = torch.rand(5, 9, generator=torch.Generator().manual_seed(1)) < 0.5
+ALLOWED[:, :4] = True
+
+every_precision = pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+
+
+@every_precision
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_narrowed_to_all_words_it_is_the_model(options, precision):
+    laid, words = lay_out(model_of(**options), precision), torch.randint(0, 20, (3, 5))
+    narrowed = NarrowedModel(laid, torch.arange(20), torch.ones(5, 20, dtype=torch.bool))
+    for left, right in zip(spoken(narrowed, words), spoken(laid, words), strict=True):
+        assert_close(left, right, rtol=1e-5, atol=1e-5)
+
+
+@every_precision
+def test_narrowed_to_some_words_it_is_the_model_renormalised(precision):
+    laid, words = lay_out(model_of(), precision), torch.randint(0, 9, (3, 5))
+    whole, looks = spoken(laid, IDS[words])
+    expected = whole[:, :, IDS].masked_fill(~ALLOWED, -math.inf)
+    expected -= expected.logsumexp(dim=2, keepdim=True)
+    found = spoken(NarrowedModel(laid, IDS, ALLOWED), words)
+    assert_close(found[0], expected, rtol=1e-5, atol=1e-5)
+    assert_close(found[1], looks)
+
+
+@every_precision
+def test_narrowed_no_sentence_depends_on_the_others(precision):
+    """Nor on the words that they alone may use, while some are done before others."""
+    laid = lay_out(model_of(), precision)
+    search = SearchOptions(beam_size=3, n_best=2, max_length=6)
+
+    def found(rows, ids, allowed):
+        stepper = NarrowedModel(laid, ids, allowed)
+        width = int(LENGTHS[rows].max())
+        return [
+            [(ids[list(one.tokens)].tolist(), pytest.approx(one.score, abs=1e-4)) for one in hypotheses]
+            for hypotheses in beam_search(stepper, SOURCE[rows, :width], LENGTHS[rows], search, bos=2, eos=3)
+        ]
+
+    together = found(slice(None), IDS, ALLOWED)
+    alone = [found(slice(row, row + 1), IDS[own], own[own][None])[0] for row, own in enumerate(ALLOWED)]
+    assert together == alone
+    for own, hypotheses in zip(ALLOWED, together, strict=True):
+        assert {token for tokens, _ in hypotheses for token in tokens} <= set(IDS[own].tolist())

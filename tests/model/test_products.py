@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from nmt.model.products import Packed, Quantised, pack
+from nmt.model.products import Packed, Quantised, Rows, pack
 
 
 def whole(rows, columns, most, seed):
@@ -55,3 +55,14 @@ def test_bf16_rounds_input_and_weight_to_8_bits():
 
 def test_an_empty_input_has_no_products():
     assert pack(torch.randn(4, 3), None, "fp32")(torch.empty(0, 3)).tolist() == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("bounded", [True, False])
+def test_some_rows_say_what_they_say_among_all(precision, bounded):
+    rows, ids, x = (
+        Rows(torch.randn(20, 12), torch.randn(20), precision, bounded),
+        torch.tensor([0, 3, 19]),
+        torch.rand(7, 12),
+    )
+    assert_close(rows.some(ids)(x), rows.all()(x)[:, ids])
