@@ -114,7 +114,7 @@ class LSTMEquations:
         hidden, cell = at.after
         sums = times[0].plus(at.read, products)
         size = cell.size(1)
-        i, f, g, o, *squashed = at.gates.split(size, dim=1)
+        i, f, g, o, *squashed = at.gates.chunk(at.gates.size(1) // size, dim=1)
         if self.peepholes:
             sums[:, :size].addcmul_(weights[1][0], at.before[1])
             sums[:, size : 2 * size].addcmul_(weights[1][1], at.before[1])
