@@ -44,7 +44,7 @@ def test_recurrent(measured):
 
 
 def test_train(measured, toy):
-    steps = ["--steps", 1, "--repeats", 3, "--warm-up", 1, "--batch-tokens", 100, "--precision", "fp32"]
+    steps = ["--steps", 3, "--repeats", 2, "--warm-up", 1, "--batch-tokens", 100, "--precision", "fp32"]
     lines = measured("train", *text_of(toy), *SMALL, *steps, "--cell", "lstm", "gru+reset=before", "--profile")
     one, other = (line for line in lines if line["kind"] == "fp32")
     assert (one["name"], other["name"]) == ("lstm, 8 cells", "gru+reset=before, 8 cells")
