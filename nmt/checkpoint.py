@@ -145,22 +145,29 @@ def task(folder: str | Path) -> str:
     return str(config.get("task", TRANSLATOR))
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel[Seq2Seq]:
-    """Read a translator's folder, the model in evaluation mode on `device`. Errors as `read_folder`."""
-    if task(folder) != TRANSLATOR:
+def require(folder: str | Path, wanted: str) -> None:
+    """ValueError for a folder whose task is not the one wanted. Errors as `read_folder`."""
+    if task(folder) == wanted:
+        return
+    if wanted == TRANSLATOR:
         raise ValueError(
             f"{folder} holds a language model, not a translator: `nmt score -m {folder} -i TEXT` says what it finds "
             "probable"
         )
+    raise ValueError(
+        f"{folder} holds a translator, not a language model: train one with `nmt train --task language-model`"
+    )
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel[Seq2Seq]:
+    """Read a translator's folder, the model in evaluation mode on `device`. Errors as `read_folder`."""
+    require(folder, TRANSLATOR)
     return _load(folder, lambda options, sizes: build_model(options, *sizes), device)
 
 
 def load_language_model(folder: str | Path, device: str | torch.device = "cpu") -> SavedModel[LanguageModel]:
     """Read a language model's folder, the model in evaluation mode on `device`. Errors as `read_folder`."""
-    if task(folder) != LANGUAGE_MODEL:
-        raise ValueError(
-            f"{folder} holds a translator, not a language model: train one with `nmt train --task language-model`"
-        )
+    require(folder, LANGUAGE_MODEL)
     return _load(folder, lambda options, sizes: build_language_model(options, sizes[1]), device)
 
 

@@ -9,19 +9,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nmt import __version__
 from nmt.scoring_verb import add_score
-from nmt.streams import STDOUT, naming, reading, write_json, write_n_best, write_text, writing
-from nmt.verbs import UsageError, add_device_options, add_verb
-
-if TYPE_CHECKING:
-    from nmt.search import SearchOptions
-    from nmt.translator import Translation, Translator
+from nmt.search_flags import add_choice_options, add_machine_options, add_model_options, add_search_options, loader
+from nmt.streams import STDOUT, naming, writing
+from nmt.translating_verb import add_translate
+from nmt.verbs import UsageError, add_verb
 
 log = logging.getLogger("nmt")
 
@@ -178,101 +175,13 @@ def quickstart(options: argparse.Namespace) -> None:
     print(report(options.output))
 
 
-# ---- translate, evaluate, info ----
-
-
-def _add_search_options(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("-b", "--beam-size", type=int, metavar="K", help="open hypotheses per sentence; 1 is greedy")
-    verb.add_argument("--length-penalty", type=float, metavar="A", help="exponent; above 1 favours longer translations")
-    verb.add_argument("--max-length", type=int, metavar="N", help="most pieces of a translation")
-    verb.add_argument(
-        "--batch-tokens", type=int, default=16384, metavar="N", help="pieces searched at once, beams counted"
-    )
-    add_device_options(verb, "int8")
-    verb.add_argument(
-        "--shortlist",
-        action="store_true",
-        help="choose among likely words only, as learnt in training; faster on a CPU",
-    )
-
-
-def add_translate(verbs: Any) -> None:
-    """`nmt translate`."""
-    verb = add_verb(verbs, translate, "translate text, one sentence a line, from standard input to standard output")
-    verb.add_argument("-m", "--model", required=True, metavar="FOLDER", help="the model folder")
-    verb.add_argument("-i", "--input", default="-", metavar="FILE", help="default: standard input")
-    verb.add_argument("-o", "--output", default="-", metavar="FILE", help="default: standard output")
-    verb.add_argument(
-        "--n-best", type=int, metavar="N", help="print N translations, as `line ||| text ||| features ||| score`"
-    )
-    verb.add_argument("--jsonl", action="store_true", help="print objects with scores, pieces and alignment")
-    verb.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes, for large files on many cores (default: 1)"
-    )
-    _add_search_options(verb)
-
-
-def translate(options: argparse.Namespace) -> None:
-    """Translate a stream."""
-    if options.workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {options.workers}")
-    answer = _answering(options)
-    write = write_json if options.jsonl else write_n_best if options.n_best else write_text
-    with reading(options.input) as lines, writing(options.output) as output:
-        for number, translation in enumerate(answer(lines)):
-            write(number, translation, output)
-            if _by_hand(options):
-                output.flush()
-
-
-def _by_hand(options: argparse.Namespace) -> bool:
-    """Whether someone types the lines and waits for each answer."""
-    return bool(options.input == "-" and sys.stdin.isatty())
-
-
-def _answering(options: argparse.Namespace) -> Callable[[Iterable[str]], Iterable["Translation"]]:
-    """What makes translations of lines: one process or several; by hand, line for line."""
-    load = _loader(options)
-    if options.workers > 1:
-        from nmt import workers
-
-        return partial(workers.translate, load, workers=options.workers, with_alignment=options.jsonl)
-    return partial(load().translate, with_alignment=options.jsonl, window=1 if _by_hand(options) else 4096)
-
-
-def _loader(options: argparse.Namespace) -> Callable[[], "Translator"]:
-    """What makes the translator of these options."""
-    from nmt.translator import Translator
-
-    return partial(
-        Translator.load,
-        options.model,
-        _search(options),
-        device=options.device,
-        precision=options.precision,
-        batch_tokens=options.batch_tokens,
-        shortlist=options.shortlist,
-    )
-
-
-def _search(options: argparse.Namespace) -> "SearchOptions":
-    """The decoding defaults of the model folder, under the flags given."""
-    from nmt import checkpoint
-    from nmt.search import SearchOptions
-
-    names = ("beam_size", "length_penalty", "max_length", "n_best")
-    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    config, _ = checkpoint.read_folder(options.model)
-    try:
-        return SearchOptions(**{**config.get("search", {}), **given})
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+# ---- evaluate, average, info ----
 
 
 def add_evaluate(verbs: Any) -> None:
     """`nmt evaluate`."""
     verb = add_verb(verbs, evaluate, "score a model's translations, or a file of translations, against references")
-    verb.add_argument("-m", "--model", metavar="FOLDER", help="the model folder that translates --source")
+    add_model_options(verb, required=False)
     verb.add_argument("-s", "--source", metavar="FILE", help="text to translate")
     verb.add_argument("-i", "--input", metavar="FILE", help="translations, instead of -m and -s")
     verb.add_argument("-r", "--reference", action="append", required=True, metavar="FILE", help="repeatable")
@@ -280,7 +189,9 @@ def add_evaluate(verbs: Any) -> None:
     verb.add_argument("-lc", "--lowercase", action="store_true", help="ignore case in BLEU")
     verb.add_argument("--tokenize", metavar="NAME", help="sacrebleu tokenizer for BLEU: 13a, intl, char, zh, none ...")
     verb.add_argument("--jsonl", action="store_true", help="print one object per metric")
-    _add_search_options(verb)
+    add_search_options(verb)
+    add_choice_options(verb, sample=False)
+    add_machine_options(verb)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -294,7 +205,7 @@ def evaluate(options: argparse.Namespace) -> None:
     evaluation.check_counts(hypotheses, references)
     language = ""
     if not options.input:
-        hypotheses, language = _translate_all(options, hypotheses), _target_language(options.model)
+        hypotheses, language = _translate_all(options, hypotheses), _target_language(options.model[0])
     scores = evaluation.evaluate(
         hypotheses, references, lowercase=options.lowercase, language=language, tokenize=options.tokenize
     )
@@ -302,7 +213,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _translate_all(options: argparse.Namespace, lines: list[str]) -> list[str]:
-    hypotheses = [answer.text for answer in _loader(options)().translate(lines)]
+    hypotheses = [answer.text for answer in loader(options)().translate(lines)]
     if options.output:
         with writing(options.output) as output:
             output.writelines(line + "\n" for line in hypotheses)

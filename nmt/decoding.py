@@ -15,7 +15,7 @@ from nmt.constraints import Constraints
 from nmt.diversity import diverse
 from nmt.rules import forced_prefix, minimum_length, no_repeat
 from nmt.sampling import SamplingOptions, drawing, follow
-from nmt.search import Bonus, Choice, Hypothesis, Key, Rule, SearchOptions, Stepper, ban, beam_search, best
+from nmt.search import Bonus, Choice, Hypothesis, Key, Rule, SearchOptions, Stepper, ban, beam_search, best, select
 from nmt.steppers import Recording, coverage
 
 Ids = Sequence[int]
@@ -130,3 +130,24 @@ def choice(options: SearchOptions) -> Choice:
 def coverage_bonus(options: SearchOptions) -> Bonus | None:
     """What the coverage penalty adds to a score, if it is on."""
     return (lambda state: options.coverage_penalty * coverage(state)) if options.coverage_penalty else None
+
+
+@torch.inference_mode()
+def price(
+    stepper: Stepper[Any], source: Tensor, lengths: Tensor, said: Sequence[Sequence[Ids]], *, bos: int, eos: int
+) -> list[list[float]]:
+    """The log-probability, EOS included, of each translation `said` of each sentence of source ids (B, S)."""
+    width = max(map(len, said), default=0)
+    rows = [[*translation, eos] for sentence in said for translation in [*sentence, *[()] * (width - len(sentence))]]
+    longest = max(map(len, rows), default=0)
+    tokens = torch.tensor([[*row, *[eos] * (longest - len(row))] for row in rows], device=source.device)  # (N, T)
+    owners = torch.arange(len(said), device=source.device).repeat_interleave(width)
+    state = select(stepper.start(source, lengths), owners, None)
+    total, read = torch.zeros(len(rows), device=source.device), torch.full((len(rows),), bos, device=source.device)
+    sizes = torch.tensor([len(row) for row in rows], device=source.device)
+    for place in range(longest):
+        log_probs, state = stepper.step(read, state)
+        read = tokens[:, place]
+        total += log_probs.gather(1, read[:, None])[:, 0].where(place < sizes, 0.0)
+    found = total.view(len(said), width).tolist() if rows else [[] for _ in said]
+    return [row[: len(sentence)] for row, sentence in zip(found, said, strict=True)]

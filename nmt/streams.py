@@ -6,11 +6,12 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 if TYPE_CHECKING:
-    from nmt.translator import Translation
+    from nmt.answers import Candidate, Translation
 
 STDOUT = "standard output"
 
@@ -76,23 +77,47 @@ def naming(name: str) -> Iterator[None]:
         raise OSError(error.errno, f"cannot write it: {error.strerror or error}", name) from error
 
 
-def write_text(number: int, answer: "Translation", output: TextIO) -> None:
-    """The best translation."""
-    output.write(answer.text + "\n")
+def in_step(*named: tuple[str, Iterable[str]]) -> Iterator[tuple[str, ...]]:
+    """The lines of several named streams that answer each other line by line.
+
+    ValueError, with file and line, where one ends before another.
+    """
+    names = ["standard input" if name == "-" else name for name, _ in named]
+    for number, found in enumerate(zip_longest(*(lines for _, lines in named)), 1):
+        if None in found:
+            ended = names[found.index(None)]
+            longer, line = next((name, line) for name, line in zip(names, found, strict=True) if line is not None)
+            raise ValueError(
+                f"{ended} ends after line {number - 1}, but {longer}:{number} reads {line[:80]!r}: each line needs its "
+                "line in the other file, a blank one for nothing"
+            )
+        yield found
 
 
-def write_n_best(number: int, answer: "Translation", output: TextIO) -> None:
-    """All candidates, as Moses lists them; lines count from 0, scores are natural logarithms."""
+def write_text(number: int, answer: "Translation", output: TextIO, *, with_links: bool = False) -> None:
+    """The best translation, and behind it, if asked for, which words belong together: `text ||| 0-0 1-2`."""
+    output.write(answer.text + (f" ||| {_links(answer.candidates[0])}" if with_links else "") + "\n")
+
+
+def write_n_best(number: int, answer: "Translation", output: TextIO, *, with_links: bool = False) -> None:
+    """All candidates, as Moses lists them, links in the last field; lines count from 0, scores are natural logarithms.
+
+    Of pieces, `length` has EOS too.
+    """
     for candidate in answer.candidates:
         features = f"log_prob= {candidate.log_prob:.4f} length= {len(candidate.pieces) + 1}"
-        output.write(f"{number} ||| {candidate.text} ||| {features} ||| {candidate.score:.4f}\n")
+        links = f" ||| {_links(candidate)}" if with_links else ""
+        output.write(f"{number} ||| {candidate.text} ||| {features} ||| {candidate.score:.4f}{links}\n")
 
 
 def write_json(number: int, answer: "Translation", output: TextIO) -> None:
     """All there is to know of a line; `alignment[t]` is the source piece that target piece t looked at most.
 
-    A number one past the last piece is the end of the sentence.
+    A number one past the last piece is the end of the sentence. `word_alignment` is of the words of source and text,
+    and `risk` names what looks wrong (see nmt/risk.py).
     """
+    from nmt.risk import flags
+
     candidates = [
         {
             "translation": candidate.text,
@@ -100,6 +125,8 @@ def write_json(number: int, answer: "Translation", output: TextIO) -> None:
             "log_prob": candidate.log_prob,
             "tokens": candidate.pieces,
             "alignment": None if candidate.alignment is None else candidate.alignment.argmax(1).tolist(),
+            "word_alignment": None if candidate.links is None else _links(candidate),
+            "risk": flags(answer.source_pieces, candidate.pieces, candidate.log_prob, candidate.alignment),
         }
         for candidate in answer.candidates
     ]
@@ -107,3 +134,9 @@ def write_json(number: int, answer: "Translation", output: TextIO) -> None:
     if len(candidates) > 1:
         line["n_best"] = candidates
     output.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _links(candidate: "Candidate") -> str:
+    from nmt.alignment import pharaoh
+
+    return pharaoh(candidate.links or [])

@@ -1,8 +1,10 @@
 """Text in, text out: tokenise, batch, search, detokenise. What the command line and programs call."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,16 +12,22 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from nmt import checkpoint
+from nmt.answers import BLANK, AnswerOptions, Translation, answer
 from nmt.batches import collate_sources
 from nmt.checkpoint import Tokenizers
+from nmt.decoding import decode, price
+from nmt.members import Folders, listed, load_members
 from nmt.model import products
+from nmt.model.attention import Attention
 from nmt.model.decoding import LaidModel, lay_out
+from nmt.model.language_model import LanguageModel
 from nmt.model.narrowed import NarrowedModel
 from nmt.model.seq2seq import Seq2Seq
-from nmt.search import Hypothesis, SearchOptions, Stepper, beam_search
+from nmt.sampling import SamplingOptions
+from nmt.search import Hypothesis, SearchOptions, Stepper
 from nmt.shortlist import Shortlist, load_shortlist
-from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from nmt.steppers import Ensemble, ShallowFusion, Space
+from nmt.tokenizer import BOS, EOS, PAD, UNK
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 WINDOW = 4096  # lines read ahead, to be sorted by length
@@ -32,34 +40,25 @@ class OptionError(ValueError):
     exit_code = 2
 
 
-class Candidate(NamedTuple):
-    """One translation of a line."""
-
-    text: str
-    pieces: tuple[str, ...]
-    score: float  # what ranks it: log-probability over the length penalty
-    log_prob: float  # natural log
-    alignment: Tensor | None  # (T, S) attention to source pieces, the last one EOS; None without attention or unasked
-
-
-class Translation(NamedTuple):
-    """A line's translations, best first; a blank line has one, which is blank."""
+class Request(NamedTuple):
+    """A line to translate, and what its translation must have in it."""
 
     source: str
-    source_pieces: tuple[str, ...]
-    candidates: tuple[Candidate, ...]
-
-    @property
-    def text(self) -> str:
-        """The best one."""
-        return self.candidates[0].text
+    prefix: str = ""  # what it begins with; its last word may go on
+    phrases: tuple[str, ...] = ()  # what stands somewhere in it, from the beginning of a word on
 
 
-BLANK = (Candidate("", (), 0.0, 0.0, None),)
+class Job(NamedTuple):
+    """A line as ids."""
+
+    number: int
+    source: list[int]
+    prefix: list[int]
+    phrases: list[list[int]]
 
 
 class Translator:
-    """A model, its tokenizers and how to search; `Translator.load(folder)` makes one from a model folder.
+    """Models, their tokenizers and how to search; `Translator.load(folder)` makes one from a model folder.
 
     Args:
         model: In evaluation mode; changes made to its weights later are not followed.
@@ -69,7 +68,13 @@ class Translator:
             the fastest on a CPU, at some loss (see docs/benchmarks.md).
         batch_tokens: Padded source pieces of a batch, times the beam. No translation depends on it.
         longest: Pieces of the longest line that is taken; more is an error that names the line.
-        shortlist: The target pieces to choose from; without it, all. On a CPU alone.
+        shortlist: The target pieces to choose from; without it, all. For one model on a CPU.
+        others: Further models, of the same vocabularies: the translator is their ensemble.
+        space: Where an ensemble averages: linear, the probabilities; log, their logarithms.
+        language_model: Of the target side and its vocabulary; has a say in each word (shallow fusion), of ...
+        language_weight: ... so much. Scores are then those of both; a candidate's log_prob stays without it.
+        sampling: Draw translations instead of searching for the best.
+        answers: What is made of the translations found.
     """
 
     def __init__(
@@ -82,112 +87,183 @@ class Translator:
         batch_tokens: int = 16384,
         longest: int = LONGEST,
         shortlist: Shortlist | None = None,
+        others: Sequence[Seq2Seq] = (),
+        space: Space = "linear",
+        language_model: LanguageModel | None = None,
+        language_weight: float = 0.0,
+        sampling: SamplingOptions | None = None,
+        answers: AnswerOptions | None = None,
     ) -> None:
         if batch_tokens < 1:
             raise OptionError(f"batch_tokens must be at least 1, not {batch_tokens}")
         self.device = model.output.weight.device
         self.precision = choose_precision(precision, self.device)
-        self.stepper, self.shortlist = lay_out(model, self.precision), shortlist
-        if shortlist is not None and not isinstance(self.stepper, LaidModel):
+        members = [lay_out(one, self.precision) for one in (model, *others)]
+        if shortlist is not None and not (len(members) == 1 and isinstance(members[0], LaidModel)):
             raise OptionError(
-                "a shortlist is for translating on a CPU, and for models without deep transitions and zoneout"
+                "a shortlist is for one model, on a CPU, without deep transitions and zoneout: leave it out"
             )
+        if shortlist is not None and language_model is not None:
+            raise OptionError("a shortlist is for a translation model by itself: leave it out, or the language model")
+        self.shortlist = shortlist
+        self.stepper: Stepper[Any] = Ensemble(members, space) if others else members[0]
+        self.fused = (
+            ShallowFusion(self.stepper, language_model, language_weight) if language_model is not None else None
+        )
         self.tokenizers, self.search = tokenizers, search or SearchOptions()
+        self.sampling, self.answers = sampling, answers or AnswerOptions()
+        if self.answers.copy_unknown:
+            if not any(isinstance(one.decoder.attention, Attention) for one in (model, *others)):
+                raise OptionError("unknown words are copied by attention, and this model has none")
+            self.search = replace(self.search, allow_unknown=True)
         self.batch_tokens, self.longest = batch_tokens, longest
 
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        folders: Folders,
         search: SearchOptions | None = None,
         *,
         device: str = "auto",
-        precision: Precision = "auto",
-        batch_tokens: int = 16384,
-        longest: int = LONGEST,
+        language_model: str | Path | None = None,
         shortlist: bool = False,
+        **options: Any,
     ) -> "Translator":
-        """Read a model folder; without `search`, with the decoding defaults that it holds.
+        """Read a model folder, or several of one vocabulary, which translate together, and a language model's.
 
-        With `shortlist`, FileNotFoundError for a folder that has none.
+        Without `search`, with the decoding defaults that the first folder holds; `options` are those of a translator.
+        Raises ValueError for models that cannot speak together; with `shortlist`, FileNotFoundError for a folder that
+        has none.
         """
-        saved = checkpoint.load(folder, choose_device(device))
-        return cls(
-            saved.model,
-            saved.tokenizers,
-            search or SearchOptions(**saved.config.get("search", {})),
-            precision=precision,
-            batch_tokens=batch_tokens,
-            longest=longest,
-            shortlist=load_shortlist(folder, saved.tokenizers) if shortlist else None,
-        )
+        members = load_members(folders, language_model, choose_device(device))
+        search = search or SearchOptions(**members.config.get("search", {}))
+        model, *others = members.models
+        options |= {"others": others, "language_model": members.language_model}
+        if shortlist:
+            options["shortlist"] = load_shortlist(listed(folders)[0], members.tokenizers)
+        return cls(model, members.tokenizers, search, **options)
 
     def translate(
-        self, lines: Iterable[str], *, with_alignment: bool = False, window: int = WINDOW
+        self, lines: Iterable[str | Request], *, with_alignment: bool = False, window: int = WINDOW
     ) -> Iterator[Translation]:
         """Translate line by line, in order. At most `window` lines are held, so the input may be endless.
 
-        Raises ValueError, naming the line, for one of more than `longest` pieces.
+        Raises ValueError, naming the line, for one of more than `longest` pieces, and for a prefix or phrase that
+        cannot be said.
         """
         source, start = iter(lines), 1
-        while texts := list(islice(source, window)):
-            yield from self.window(texts, start, with_alignment)
-            start += len(texts)
+        while held := list(islice(source, window)):
+            yield from self.window(held, start, with_alignment)
+            start += len(held)
 
-    def window(self, texts: list[str], start: int, with_alignment: bool) -> list[Translation]:
-        """Translate lines together, those of like length in a batch; `start` is the number of the first, for errors."""
-        ids = self.tokenizers.source.encode(texts)
-        for number, (text, row) in enumerate(zip(texts, ids, strict=True), start):
-            if len(row) > self.longest:
-                raise ValueError(
-                    f"line {number} has {len(row):,} pieces ({len(text.split()):,} words), more than {self.longest:,}: "
-                    "split it into sentences, one a line"
-                )
-        results = [Translation(text, (), BLANK) for text in texts]
+    def window(self, lines: Sequence[str | Request], start: int, with_alignment: bool) -> list[Translation]:
+        """Translate lines together, those of like length in a batch.
+
+        `start` is the number of the first, for errors, and for sampling, which draws by number.
+        """
+        requests = [Request(line) if isinstance(line, str) else line for line in lines]
+        ids = self.tokenizers.source.encode([request.source for request in requests])
+        jobs = [self._job(*one) for one in zip(range(start, start + len(ids)), ids, requests, strict=True)]
         batches = list(self._batches([len(row) for row in ids]))
+        search = partial(self._search, with_alignment=with_alignment or self.answers.copy_unknown)
+        found: list[list[Hypothesis]] = [[] for _ in jobs]
         with _side_by_side(len(batches), self.device) as each:
-            found = each(lambda chosen: self._search([ids[index] for index in chosen], with_alignment), batches)
-            answers = [_detokenise(one, self.tokenizers.target) for one in found]
-        for chosen, candidates in zip(batches, answers, strict=True):
-            for index, answer in zip(chosen, candidates, strict=True):
-                pieces = tuple(self.tokenizers.source.pieces(ids[index]))
-                results[index] = Translation(texts[index], pieces, answer or BLANK)
-        return results
+            answers = each(lambda chosen: search([jobs[index] for index in chosen]), batches)
+            for chosen, batch in zip(batches, answers, strict=True):
+                for index, hypotheses in zip(chosen, batch, strict=True):
+                    found[index] = hypotheses
+        pieces = self.tokenizers.source.pieces
+        blank = [
+            Translation(request.source, tuple(pieces(row)), BLANK) for request, row in zip(requests, ids, strict=True)
+        ]
+        drawn, target = self.sampling is not None, self.tokenizers.target
+        return answer(blank, found, target, self.answers, drawn=drawn, with_alignment=with_alignment)
+
+    def _job(self, number: int, source: list[int], request: Request) -> Job:
+        """A line, checked, with the ids of what is asked for."""
+        if len(source) > self.longest:
+            raise ValueError(
+                f"line {number} has {len(source):,} pieces ({len(request.source.split()):,} words), more than "
+                f"{self.longest:,}: split it into sentences, one a line"
+            )
+        if not request.prefix and not request.phrases:
+            return Job(number, source, [], [])
+        if self.shortlist is not None:
+            raise ValueError(f"line {number}: nothing can be asked for among the words of a shortlist: leave it out")
+        asked = request.prefix, *request.phrases
+        prefix, *phrases = rows = self.tokenizers.target.encode(asked)
+        if not source and any(rows):
+            raise ValueError(f"line {number} is blank, and so is its translation: ask for nothing in it")
+        for text, row in zip(asked, rows, strict=True):
+            if UNK in row:
+                known = " ".join(self.tokenizers.target.pieces(row))
+                raise ValueError(f"line {number}: the model cannot say {text!r}, only {known}: leave it out")
+        return Job(number, source, prefix, [phrase for phrase in phrases if phrase])
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
         """Indices of the lines that have any pieces, longest first, cut into batches of `batch_tokens`."""
         order = sorted((index for index, length in enumerate(lengths) if length), key=lambda index: -lengths[index])
-        budget = self.batch_tokens // self.search.beam_size
+        budget = self.batch_tokens // (self.sampling.samples if self.sampling else self.search.beam_size)
         while order:
             size = max(1, budget // (lengths[order[0]] + 1))
             yield order[:size]
             order = order[size:]
 
-    def _search(self, rows: list[list[int]], with_alignment: bool) -> list[list[Hypothesis]]:
-        source, lengths = collate_sources(rows)
+    def _search(self, jobs: list[Job], with_alignment: bool) -> list[list[Hypothesis]]:
+        source, lengths = (part.to(self.device) for part in collate_sources([job.source for job in jobs]))
         if self.shortlist is None:
-            return self._found(self.stepper, source, lengths, with_alignment)
+            found = self._decode(self.fused or self.stepper, source, lengths, jobs, self._text, with_alignment)
+            return self._own(found, source, lengths) if self.fused else found
         assert isinstance(self.stepper, LaidModel)
         ids, allowed = self.shortlist.candidates(source)
-        found = self._found(NarrowedModel(self.stepper, ids, allowed), source, lengths, with_alignment)
         numbers = ids.tolist()
-        return [[h._replace(tokens=tuple(numbers[token] for token in h.tokens)) for h in one] for one in found]
 
-    def _found(
-        self, stepper: Stepper[Any], source: Tensor, lengths: Tensor, with_alignment: bool
+        def full(tokens: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(numbers[token] for token in tokens)
+
+        narrowed = NarrowedModel(self.stepper, ids, allowed)
+        found = self._decode(narrowed, source, lengths, jobs, lambda tokens: self._text(full(tokens)), with_alignment)
+        return [[hypothesis._replace(tokens=full(hypothesis.tokens)) for hypothesis in one] for one in found]
+
+    def _decode(
+        self,
+        stepper: Stepper[Any],
+        source: Tensor,
+        lengths: Tensor,
+        jobs: list[Job],
+        text: Callable[[tuple[int, ...]], str],
+        with_alignment: bool,
     ) -> list[list[Hypothesis]]:
         reduced = self.device.type == "cuda" and self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
-            return beam_search(
+            return decode(
                 stepper,
-                source.to(self.device),
-                lengths.to(self.device),
+                source,
+                lengths,
                 self.search,
                 bos=BOS,
                 eos=EOS,
-                banned=(PAD, UNK, BOS),
+                banned=(PAD, BOS),
+                unknown=UNK,
+                prefixes=[job.prefix for job in jobs],
+                constraints=[job.phrases for job in jobs],
+                sampling=self.sampling,
+                numbers=[job.number for job in jobs],
+                distinct=text if self.answers.distinct else None,
                 with_alignment=with_alignment,
             )
+
+    def _own(self, found: list[list[Hypothesis]], source: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
+        """The same, their log-probabilities those of the translation models alone, as `nmt score` has them."""
+        said = [[hypothesis.tokens for hypothesis in hypotheses] for hypotheses in found]
+        prices = price(self.stepper, source, lengths, said, bos=BOS, eos=EOS)
+        return [
+            [hypothesis._replace(log_prob=own) for hypothesis, own in zip(hypotheses, row, strict=True)]
+            for hypotheses, row in zip(found, prices, strict=True)
+        ]
+
+    def _text(self, tokens: tuple[int, ...]) -> str:
+        return self.tokenizers.target.decode([tokens])[0]
 
 
 @contextmanager
@@ -203,23 +279,6 @@ def _side_by_side(batches: int, device: torch.device) -> Iterator[Callable[..., 
             yield pool.map
     finally:
         torch.set_num_threads(cores)  # what later threads start with
-
-
-def _detokenise(found: list[list[Hypothesis]], tokenizer: Tokenizer) -> list[tuple[Candidate, ...]]:
-    """Hypotheses of each sentence -> candidates of each sentence."""
-    texts = iter(tokenizer.decode([hypothesis.tokens for hypotheses in found for hypothesis in hypotheses]))
-    return [
-        tuple(
-            Candidate(next(texts), tuple(tokenizer.pieces(h.tokens)), h.score, h.log_prob, _kept(h.alignment))
-            for h in hypotheses
-        )
-        for hypotheses in found
-    ]
-
-
-def _kept(alignment: Tensor | None) -> Tensor | None:
-    """An alignment of width 0, from a model without attention, is none."""
-    return alignment if alignment is not None and alignment.size(-1) else None
 
 
 def choose_device(name: str) -> torch.device:

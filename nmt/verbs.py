@@ -24,7 +24,7 @@ def add_verb(
     return verb
 
 
-def add_device_options(verb: argparse.ArgumentParser, *rough: str) -> None:
+def add_device_options(verb: argparse.ArgumentParser | argparse._ArgumentGroup, *rough: str) -> None:
     """Where a model runs, and in which arithmetic; `rough` are those of this verb alone."""
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     verb.add_argument(

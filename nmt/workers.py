@@ -9,7 +9,8 @@ from multiprocessing import get_context
 
 import torch
 
-from nmt.translator import Translation, Translator
+from nmt.answers import Translation
+from nmt.translator import Request, Translator
 
 WINDOW = 1024  # lines that a process is given at a time
 
@@ -18,7 +19,7 @@ _translator: Translator | Exception  # of a process of the pool, which has nothi
 
 def translate(
     load: Callable[[], Translator],
-    lines: Iterable[str],
+    lines: Iterable[str | Request],
     workers: int,
     *,
     with_alignment: bool = False,
@@ -33,9 +34,9 @@ def translate(
     source, start, waiting = iter(lines), 1, deque[Future[list[Translation]]]()
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (load, threads))
     try:
-        while texts := list(islice(source, window)):
-            waiting.append(pool.submit(_answer, texts, start, with_alignment))
-            start += len(texts)
+        while held := list(islice(source, window)):
+            waiting.append(pool.submit(_answer, held, start, with_alignment))
+            start += len(held)
             if len(waiting) == 2 * workers:
                 yield from waiting.popleft().result()
         while waiting:
@@ -54,7 +55,7 @@ def _prepare(load: Callable[[], Translator], threads: int) -> None:
         _translator = error
 
 
-def _answer(texts: list[str], start: int, with_alignment: bool) -> list[Translation]:
+def _answer(lines: list[str | Request], start: int, with_alignment: bool) -> list[Translation]:
     if isinstance(_translator, Exception):
         raise _translator
-    return _translator.window(texts, start, with_alignment)
+    return _translator.window(lines, start, with_alignment)

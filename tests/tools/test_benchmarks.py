@@ -12,9 +12,9 @@ from benchmarks.opennmt import OPENNMT
 from benchmarks.processes import BenchmarkError, peak_memory, watch
 from benchmarks.work import Words, Work, count, total, work
 
+from nmt.answers import Candidate, Translation
 from nmt.batches import collate
 from nmt.model.seq2seq import ModelOptions, build_model
-from nmt.translator import Candidate, Translation
 
 # ---- work
 

@@ -21,11 +21,12 @@ from benchmarks.models import add_model_options, model_folder, never_ending, sav
 from benchmarks.processes import nmt, watch
 from benchmarks.work import Words, work
 from nmt import translator as translators
+from nmt.answers import Translation
 from nmt.checkpoint import SavedModel
 from nmt.evaluation import check_counts, evaluate, read_lines
 from nmt.quickstart import shipped
 from nmt.search import SearchOptions
-from nmt.translator import Translation, Translator
+from nmt.translator import Translator
 
 LENGTHS = (10, 25, 50, 100, 200)
 TOGETHER = 16  # sentences, when lengths are compared

@@ -1,0 +1,110 @@
+"""From what the search found to translations as text: detokenised, unknown words copied, the least risky one chosen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from nmt.alignment import Links, align, copies, copy_unknown
+from nmt.risk import UTILITIES, expected_utilities, sentence_utility
+from nmt.search import Hypothesis
+from nmt.tokenizer import UNK, Tokenizer
+
+
+class Candidate(NamedTuple):
+    """One translation of a line."""
+
+    text: str
+    pieces: tuple[str, ...]  # as they were said, UNK among them
+    score: float  # what ranks it: see `SearchOptions`, or its expected utility in percent
+    log_prob: float  # natural log, of the translation model or models alone, EOS included
+    alignment: Tensor | None  # (T, S) attention to source pieces, the last one EOS; None without attention or unasked
+    links: Links | None = None  # which words of source and text belong together; None as for alignment
+
+
+class Translation(NamedTuple):
+    """A line's translations, best first; a blank line has one, which is blank."""
+
+    source: str
+    source_pieces: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def text(self) -> str:
+        """The best one."""
+        return self.candidates[0].text
+
+
+BLANK = (Candidate("", (), 0.0, 0.0, None),)
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """What is made of the translations that were found."""
+
+    copy_unknown: bool = False  # UNK may be said, and reads as the source word that it looked at (Luong et al. 2015b)
+    distinct: bool = False  # no text twice in an n-best list, which may be shorter then
+    utility: str = ""  # chrf or bleu: of all that was found, only the one closest to the others (minimum Bayes risk)
+
+    def __post_init__(self) -> None:
+        if self.utility and self.utility not in UTILITIES:
+            raise ValueError(f"utility is one of {', '.join(UTILITIES)}, not {self.utility!r}")
+
+
+def answer(
+    lines: Sequence[Translation],
+    found: Sequence[Sequence[Hypothesis]],
+    tokenizer: Tokenizer,
+    options: AnswerOptions,
+    *,
+    drawn: bool = False,
+    with_alignment: bool = False,
+) -> list[Translation]:
+    """The lines with what was found for each, best first; a line for which nothing was found stays as it is.
+
+    `drawn` if found by sampling.
+    """
+    texts = iter(tokenizer.decode([hypothesis.tokens for hypotheses in found for hypothesis in hypotheses]))
+    answered = []
+    for line, hypotheses in zip(lines, found, strict=True):
+        made = [_candidate(line, one, next(texts), tokenizer, options, with_alignment) for one in hypotheses]
+        if made and options.utility:
+            made = [least_risky(made, options.utility, drawn=drawn)]
+        answered.append(line._replace(candidates=tuple(made)) if made else line)
+    return answered
+
+
+def least_risky(candidates: Sequence[Candidate], utility: str, *, drawn: bool) -> Candidate:
+    """The candidate of the highest expected utility, which becomes its score; the first of equals.
+
+    Samples that were `drawn` count alike, translations that were searched for as they are probable.
+    """
+    log_probs = None if drawn else [candidate.log_prob for candidate in candidates]
+    texts = [candidate.text for candidate in candidates]
+    expected = expected_utilities(texts, sentence_utility(utility), log_probs)
+    best = max(range(len(expected)), key=expected.__getitem__)
+    return candidates[best]._replace(score=expected[best])
+
+
+def _candidate(
+    line: Translation,
+    hypothesis: Hypothesis,
+    text: str,
+    tokenizer: Tokenizer,
+    options: AnswerOptions,
+    with_alignment: bool,
+) -> Candidate:
+    tokens, score, log_prob, looks = hypothesis
+    pieces = tuple(tokenizer.pieces(tokens))
+    if looks is None or not looks.size(1):  # a model without attention
+        return Candidate(text, pieces, score, log_prob, None)
+    kept = list(range(len(tokens)))  # those that the text has
+    if options.copy_unknown and UNK in tokens:
+        text = copy_unknown(text, tokens, UNK, looks, line.source, line.source_pieces)
+        copied = copies(tokens, UNK, looks, line.source_pieces)
+        kept = [place for place in kept if copied.get(place, 0) is not None]
+    if not with_alignment:
+        return Candidate(text, pieces, score, log_prob, None)
+    links = align(looks[kept], line.source_pieces, [pieces[place] for place in kept]) if text.strip() else []
+    return Candidate(text, pieces, score, log_prob, looks, links)
