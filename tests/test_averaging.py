@@ -136,7 +136,7 @@ def test_models_that_differ_have_no_mean(runs, other, tmp_path, flags, complaint
 
 
 def test_language_models_have_a_mean_too(other, tmp_path, trained):
-    folder = other("--task=language-model", "--training.truncate=5")
+    folder = other("--task=language-model", "--training.truncate=5", "--tokenizer.vocab_size=40")
     average_folders([folder, folder], tmp_path / "mean")
     saved = checkpoint.load_language_model(tmp_path / "mean")
     assert saved.info["sentences"] == 300
