@@ -24,11 +24,13 @@ Where things are, in the order in which text meets them:
     search          beam search; rules, constraints, diversity and sampling are its options, decoding puts them together
     steppers        ensembles, a language model beside: models made of models
     alignment, risk words that belong together; the candidate closest to all, and signs that a line is wrong
-    translator      text in, text out; workers: by several processes
+    translator      text in, text out; members: which models; answers: what is made of what they say; workers: by
+                    several processes
     scoring         how probable given text is; rescoring is that for Moses's n-best lists and phrase tables
-    evaluation      BLEU, chrF, TER
-    cli, streams    the commands, and what flows through them; info, quickstart and scoring_verb are three commands,
-                    verbs what they share
+    evaluation      BLEU, chrF, TER; tuning finds the decoding options that serve it best
+    plots           pictures
+    cli, streams    the commands, and what flows through them; info, quickstart, translating_verb, scoring_verb and
+                    tuning_verb are commands, verbs and search_flags what they share
 
 In a program: `from nmt import Translator; Translator.load("model").translate(["A dog runs ."])`.
 """

@@ -49,7 +49,7 @@ def average_run(folder: str | Path, output: str | Path, best: int = 0) -> None:
             "higher training.average, or name several models"
         )
     chosen = [one.path for one in kept[: best or len(kept)]]
-    states = [_checkpoint_weights(path) for path in chosen]
+    states = [checkpoint_weights(path) for path in chosen]
     names = [str(path) for path in chosen]
     facts: dict[str, Any] = {name: saved.info[name] for name in ("text", "steps") if name in saved.info}
     _write(saved, states, Path(output), {**facts, "averaged": names})
@@ -76,7 +76,8 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _checkpoint_weights(path: Path) -> Weights:
+def checkpoint_weights(path: Path) -> Weights:
+    """The weights of a checkpoint of a run."""
     return {name.removeprefix("model."): value for name, value in _read(path)["state_dict"].items()}
 
 

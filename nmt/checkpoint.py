@@ -247,11 +247,14 @@ Its options are in `config.yaml`; `info.json` holds these figures for programs. 
 
 def _results(info: Mapping[str, Any]) -> str:
     """A table of scores, or that there are none."""
-    if "averaged" in info:
-        return f"Its weights are the mean of those of {', '.join(info['averaged'])}. It has not been evaluated."
+    mean = f"Its weights are the mean of those of {', '.join(info['averaged'])}." if "averaged" in info else ""
+    if mean and not info.get("scores"):
+        return f"{mean} It has not been evaluated."
     rows = [
         f"| {text} | {score['name']} | {score['score']:.2f} | `{score['signature']}` |"
         for text, found in info.get("scores", {}).items()
         for score in found
     ]
-    return "\n".join(["| text | metric | score | signature |", "|---|---|---|---|", *rows])
+    return "\n".join(
+        [*([mean, ""] if mean else []), "| text | metric | score | signature |", "|---|---|---|---|", *rows]
+    )

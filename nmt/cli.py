@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from nmt.scoring_verb import add_score
 from nmt.search_flags import add_choice_options, add_machine_options, add_model_options, add_search_options, loader
 from nmt.streams import STDOUT, naming, writing
 from nmt.translating_verb import add_translate
+from nmt.tuning_verb import add_tune
 from nmt.verbs import UsageError, add_verb
 
 log = logging.getLogger("nmt")
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and not options.takes_config:
         parser.error(f"unknown option {rest[0]}: see nmt {options.verb} --help")
     _log_to_stderr(options.quiet)
-    options.flags = rest
+    options.flags, options.command = rest, shlex.join(["nmt", *arguments])
     try:
         options.run(options)
         with naming(STDOUT):
@@ -58,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nmt {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     adding = (add_quickstart, add_check, add_train, add_finetune, add_translate, add_evaluate, add_score, add_average)
-    for add in (*adding, add_info):
+    for add in (*adding, add_tune, add_info):
         add(verbs)
     return parser
 

@@ -264,7 +264,10 @@ def _finish(folder: Path, config: Config, run: Run) -> None:
     info = {
         "version": nmt.__version__,
         **run.facts,
-        "text": json.loads((folder / "training" / "text.json").read_text(encoding="utf8")),
+        "text": {
+            **json.loads((folder / "training" / "text.json").read_text(encoding="utf8")),
+            **({"test": fingerprints(config, "test")} if config.data.test else {}),
+        },
         "steps": module.global_step,
         "scores": {name: [score.__dict__ for score in found] for name, found in scores.items()},
     }

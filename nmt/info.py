@@ -56,6 +56,7 @@ def _origin(info: dict[str, Any], config: dict[str, Any], translator: bool) -> d
         "vocabulary": f"{info['vocabulary']['source']:,} and {info['vocabulary']['target']:,} pieces",
         "trained on": f"{info['pairs']:,} pairs, {learnt}",
         **mean,
+        **({"tuned by": info["tuning"]["command"]} if "tuning" in info else {}),
         "decoding": ", ".join(f"{name} {value}" for name, value in config.get("search", {}).items()),
     }
 

@@ -55,10 +55,10 @@ def read_all(config: Config) -> None:
                 pass
 
 
-def fingerprints(config: Config) -> list[str]:
-    """Digests of what the training sources hold."""
+def fingerprints(config: Config, split: str = "train") -> list[str]:
+    """Digests of what the sources of a split hold."""
     digest = monolingual.fingerprint if config.task == "language-model" else corpus.fingerprint
-    return [digest(name, config.data.languages, "train") for name in corpus.sources(config.data.train)]
+    return [digest(name, config.data.languages, split) for name in corpus.sources(getattr(config.data, split))]
 
 
 # ---- translation ----

@@ -2,13 +2,14 @@
 
 import logging
 import random
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
 
-from nmt import config
+from nmt import checkpoint, config
 from nmt.fit import fit
 
 COUNTS = {"one": "ein", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}
@@ -84,3 +85,30 @@ def trained(toy) -> Path:
     folder = toy.folder / "model"
     fit(config.read([], [*toy.flags, "--output", str(folder)]), device="cpu")
     return folder
+
+
+def remade(folder: Path, target: Path, change) -> Path:
+    """A copy of a model folder, its weights changed."""
+    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("training"))
+    saved = checkpoint.load(target)
+    with torch.no_grad():
+        change(saved.model)
+    checkpoint.save_weights(saved.model, target)
+    return target
+
+
+def shaken(seed: int):
+    """Weights that are half noise: a model that is sure of nothing."""
+
+    def change(model) -> None:
+        torch.manual_seed(seed)
+        for weight in model.parameters():
+            weight.mul_(0.6).add_(0.15 * torch.randn_like(weight))
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def unsure(trained, tmp_path_factory) -> Path:
+    """A model that makes mistakes, and to which searches differ; shared too."""
+    return remade(trained, tmp_path_factory.mktemp("unsure") / "model", shaken(1))

@@ -85,6 +85,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search_flags": {"verbs", "answers", "checkpoint", "members", "sampling", "search", "translator"},
     "translating_verb": {"verbs", "search_flags", "streams", "answers", "checkpoint", "plots", "translator", "workers"},
     "scoring_verb": {"verbs", "streams", "checkpoint", "corpus", "scoring", "rescoring"},
+    "tuning": {"averaging", "checkpoint", "corpus", "evaluation", "model", "search", "translator"},
+    "tuning_verb": {"verbs", "search_flags", "tuning", "corpus", "evaluation", "search", "translator"},
     "__main__": {"cli"},
     "": {"translator"},  # nmt/__init__.py, whose version all may read
 }

@@ -34,7 +34,9 @@ def run(command: str, folder: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    """What the README supposes: corpus/{train,val,test}, domain/{train,val}, new.en, the configs, and Moses's files."""
+    """What the README supposes: corpus/{train,val,test}, domain/{train,val}, new.en and what is asked of it, the configs,
+    and Moses's files.
+    """
     for place, names in (("corpus", ("train", "val", "test")), ("domain", ("train", "val"))):
         (tmp_path / place).mkdir()
         for name in names:
@@ -42,6 +44,8 @@ def folder(tmp_path):
                 text = (ROOT / f"data/quickstart/{name}.{code}").read_text(encoding="utf8").split("\n")[:400]
                 (tmp_path / place / f"{name}.{code}").write_text("\n".join(text), encoding="utf8")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (tmp_path / "words.de").write_text("Hund\n\nAnna\ttanzt\n", encoding="utf8")
+    (tmp_path / "begin.de").write_text("Der\n\n\n", encoding="utf8")
     (tmp_path / "new.en").write_text("The dog sleeps.\n\nAnna often dances.\n", encoding="utf8")
     (tmp_path / "moses.nbest").write_text("0 ||| Ein Hund . ||| lm= -9 ||| -1\n0 ||| Der Hund . ||| lm= -5 ||| -2\n")
     with gzip.open(tmp_path / "phrase-table.gz", "wt") as file:
@@ -52,7 +56,7 @@ def folder(tmp_path):
 @pytest.mark.slow
 def test_the_commands_work_in_the_order_they_are_shown(folder):
     trained = commands("train|finetune")
-    assert len(trained) == 4
+    assert len(trained) == 5
     for command in trained[:1] + trained[2:]:  # from scratch
         run(f"{command.split('--model.hidden_size')[0]} {SMALLER} {_after_size(command)}", folder)
     run(f"{trained[1]} --training.max_epochs 1 --data.cache cache", folder)
@@ -65,7 +69,7 @@ def test_the_commands_work_in_the_order_they_are_shown(folder):
     for command in commands("evaluate"):
         (folder / "new.de").write_text((folder / "corpus/test.de").read_text(encoding="utf8"), encoding="utf8")
         assert "BLEU" in run(command, folder)
-    for command in commands("score|average"):
+    for command in commands("score|average|tune"):
         run(command, folder)
     assert (folder / "ranked.nbest").read_text().count("nmt= ") == 2
     assert (folder / "phrase-table.scored").read_text().startswith("the dog ||| der Hund ||| 0.5 0.5 ")

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -17,39 +16,14 @@ from nmt.cli import main
 from nmt.model.language_model import build_language_model
 from nmt.model.seq2seq import ModelOptions
 from nmt.tokenizer import UNK, TokenizerOptions, train_tokenizer
+from tests.conftest import remade, shaken
 
 LINES = ["two big red cats", "", "six new white trees", "one old dogs", "  ", "three small green cars and boats"]
-
-
-def remade(folder: Path, target: Path, change) -> Path:
-    """A copy of a model folder, its weights changed."""
-    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("training"))
-    saved = checkpoint.load(target)
-    with torch.no_grad():
-        change(saved.model)
-    checkpoint.save_weights(saved.model, target)
-    return target
-
-
-def shaken(seed: int):
-    """Weights that are half noise: a model that is sure of nothing."""
-
-    def change(model) -> None:
-        torch.manual_seed(seed)
-        for weight in model.parameters():
-            weight.mul_(0.6).add_(0.15 * torch.randn_like(weight))
-
-    return change
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("translating")
-
-
-@pytest.fixture(scope="module")
-def unsure(trained, folder) -> Path:
-    return remade(trained, folder / "unsure", shaken(1))
 
 
 @pytest.fixture(scope="module")

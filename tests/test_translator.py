@@ -150,7 +150,9 @@ def test_a_shortlist_is_refused_where_it_cannot_be_used(trained, tmp_path):
     tokenizers, shortlist = Tokenizers.load(trained), Translator.load(trained, shortlist=True).shortlist
     options = ModelOptions(zoneout=0.1, embedding_size=8, hidden_size=8)
     model = build_model(options, tokenizers.source.size, tokenizers.target.size)
-    with pytest.raises(ValueError, match="a shortlist is for one model, on a CPU, without deep transitions and zoneout: leave it out"):
+    with pytest.raises(
+        ValueError, match="a shortlist is for one model, on a CPU, without deep transitions and zoneout: leave it out"
+    ):
         Translator(model.eval(), tokenizers, shortlist=shortlist)
     folder = shutil.copytree(trained, tmp_path / "model")
     (folder / "shortlist.safetensors").unlink()
