@@ -70,10 +70,15 @@ class Config:
 
     def _check_language_model(self) -> None:
         """Refuse what a language model has not, and ask for what it needs."""
-        for name in ("encoder_layers", "reverse_source", "attention", "context", "context_size", "bridge"):
-            usual = ModelOptions.__dataclass_fields__[name].default
-            if getattr(self.model, name) != usual:
-                raise ValueError(f"model.{name} is for task translation, not language-model: leave it at {usual}")
+        usual = Config()
+        of_source = ("encoder_layers", "bidirectional", "reverse_source", "attention", "context", "context_size")
+        absent = [("model", name) for name in (*of_source, "bridge")] + [("tokenizer", "joint")]
+        absent += [("training", "validation_beam"), ("training", "validation_sentences")]
+        absent += [("search", field.name) for field in dataclasses.fields(SearchOptions)]
+        for section, name in absent:
+            value = getattr(getattr(usual, section), name)
+            if getattr(getattr(self, section), name) != value:
+                raise ValueError(f"{section}.{name} is for task translation, not language-model: leave it at {value}")
         if self.model.tie_embeddings == "all":
             raise ValueError("model.tie_embeddings all is for task translation: a language model has one, use target")
         if not self.training.truncate:

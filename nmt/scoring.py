@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -26,11 +26,12 @@ from nmt.evaluation import Score
 from nmt.model.language_model import LanguageModel
 from nmt.model.seq2seq import Seq2Seq
 from nmt.tokenizer import PAD
-from nmt.translator import LONGEST, WINDOW, OptionError, Precision, choose_device
+from nmt.translator import LONGEST, WINDOW, OptionError, choose_device
 
 OUTPUT_ROWS = 1024  # words whose logits are in memory at once
 
 Kind = Literal["nmt", "reverse", "lm"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 class Scored(NamedTuple):
@@ -109,6 +110,8 @@ class Scorer:
     ) -> None:
         if batch_tokens < 1:
             raise OptionError(f"batch_tokens must be at least 1, not {batch_tokens}")
+        if precision not in get_args(Precision):
+            raise OptionError(f"precision of a scorer is one of {', '.join(get_args(Precision))}, not {precision}")
         self.model, self.tokenizers, self.reverse = model, tokenizers, reverse
         self.precision, self.batch_tokens, self.longest = precision, batch_tokens, longest
 

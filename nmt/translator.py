@@ -19,7 +19,7 @@ from nmt.decoding import decode, price
 from nmt.members import Folders, listed, load_members
 from nmt.model import products
 from nmt.model.attention import Attention
-from nmt.model.decoding import LaidModel, lay_out
+from nmt.model.decoding import LaidModel, can_be_laid_out, lay_out
 from nmt.model.language_model import LanguageModel
 from nmt.model.narrowed import NarrowedModel
 from nmt.model.seq2seq import Seq2Seq
@@ -65,7 +65,7 @@ class Translator:
         tokenizers: One per side.
         search: How to search.
         precision: Arithmetic of the matrix products; auto is bf16 on a CPU with instructions for it, else fp32. int8 is
-            the fastest on a CPU, at some loss (see docs/benchmarks.md).
+            for CPUs (docs/benchmarks.md says what it gains and costs). A language model beside computes in fp32.
         batch_tokens: Padded source pieces of a batch, times the beam. No translation depends on it.
         longest: Pieces of the longest line that is taken; more is an error that names the line.
         shortlist: The target pieces to choose from; without it, all. For one model on a CPU.
@@ -97,7 +97,9 @@ class Translator:
         if batch_tokens < 1:
             raise OptionError(f"batch_tokens must be at least 1, not {batch_tokens}")
         self.device = model.output.weight.device
-        self.precision = choose_precision(precision, self.device)
+        laid = all(can_be_laid_out(one) for one in (model, *others))
+        self.precision = choose_precision(precision, self.device, laid)
+        self.reduced = self.precision == "bf16" and not laid  # by autocast
         members = [lay_out(one, self.precision) for one in (model, *others)]
         if shortlist is not None and not (len(members) == 1 and isinstance(members[0], LaidModel)):
             raise OptionError(
@@ -234,8 +236,7 @@ class Translator:
         text: Callable[[tuple[int, ...]], str],
         with_alignment: bool,
     ) -> list[list[Hypothesis]]:
-        reduced = self.device.type == "cuda" and self.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
             return decode(
                 stepper,
                 source,
@@ -298,10 +299,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(precision: Precision, device: torch.device) -> products.Precision:
-    """`auto` is bf16 on a CPU that multiplies it in hardware, else fp32. OptionError for int8 where there is none."""
+def choose_precision(precision: Precision, device: torch.device, laid: bool = True) -> products.Precision:
+    """`auto` is bf16 on a CPU that multiplies it in hardware, else fp32; `laid` is whether models are laid out.
+
+    OptionError for int8 where there is none.
+    """
     if precision == "auto":
-        return "bf16" if device.type == "cpu" and products.has_bf16() else "fp32"
+        return "bf16" if device.type == "cpu" and laid and products.has_bf16() else "fp32"
     if precision == "int8" and (device.type != "cpu" or not products.has_int8()):
         raise OptionError(f"precision int8 needs an x86 CPU, not {device}: use auto, bf16 or fp32")
+    if precision == "int8" and not laid:
+        raise OptionError("precision int8 is not for deep transitions and zoneout: use auto, bf16 or fp32")
     return precision

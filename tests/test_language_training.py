@@ -252,6 +252,13 @@ def test_neither_kind_of_model_passes_for_the_other(tmp_path, toy, trained, caps
     ("flag", "complaint"),
     [
         ("--model.attention=dot", r"model\.attention is for task translation, not language-model: leave it at general"),
+        (
+            "--model.bidirectional=false",
+            r"model\.bidirectional is for task translation, not language-model: leave it at",
+        ),
+        ("--tokenizer.joint=false", r"tokenizer\.joint is for task translation, not language-model: leave it at True"),
+        ("--training.validation_beam=9", r"training\.validation_beam is for task translation, not language-model"),
+        ("--search.beam_size=9", r"search\.beam_size is for task translation, not language-model: leave it at 5"),
         ("--model.encoder_layers=3", r"model\.encoder_layers is for task translation"),
         ("--model.tie_embeddings=all", r"model\.tie_embeddings all is for task translation"),
         ("--training.truncate=0", r"reads running text in stretches: set training\.truncate, say to 35"),

@@ -182,6 +182,20 @@ def test_a_precision_that_the_device_has_not_is_refused(monkeypatch):
         choose_precision("int8", torch.device("cuda"))
 
 
+def test_a_model_that_is_not_laid_out_has_no_int8(trained):
+    tokenizers = Tokenizers.load(trained)
+    options = ModelOptions(transition=2, embedding_size=8, hidden_size=8)
+    model = build_model(options, tokenizers.source.size, tokenizers.target.size).eval()
+    with pytest.raises(ValueError, match="precision int8 is not for deep transitions and zoneout: use auto, bf16 or"):
+        Translator(model, tokenizers, precision="int8")
+    assert Translator(model, tokenizers).precision == "fp32"  # whatever this CPU has
+    exact, rounded = (
+        next(Translator(model, tokenizers, precision=kind).translate([LINES[0]])).candidates[0].score
+        for kind in ("fp32", "bf16")
+    )
+    assert exact != rounded
+
+
 @pytest.mark.parametrize(("has", "chosen"), [(True, "bf16"), (False, "fp32")])
 def test_auto_is_bf16_where_the_cpu_multiplies_it(monkeypatch, has, chosen):
     monkeypatch.setattr("nmt.model.products.has_bf16", lambda: has)

@@ -1,10 +1,11 @@
 """How far back can each learn? Vanilla RNN and LSTM, first order and Hessian-free: `python tools/long_range.py`.
 
 The task is the adding problem, or temporal order (Hochreiter & Schmidhuber 1997; Martens & Sutskever 2011), at growing
-lengths: `long_memory/tasks.py` has both. Every method starts from the same weights and has the same processor time per
-run, counted in its updates; a run ends early when the error on fresh sequences is below 0.01. A first-order method is
-run at each of its rates until one learns the task, and gets the best; Hessian-free is run once, as it comes. All
-sequences are fresh. A method that has failed at `--patience` lengths in a row is not run at longer ones.
+lengths: `long_memory/tasks.py` has both. The methods of one network start from the same weights, and every run has the
+same processor time, counted in its updates; it ends early when the error on fresh sequences is below 0.01. A
+first-order method is run at each of its rates until one learns the task, and gets the best; Hessian-free is run once,
+as it comes. All sequences are fresh. A method that has failed at `--patience` lengths in a row is not run at longer
+ones.
 
 Prints a line per length and method as it ends, and the table; with `--plot FILE` draws the error by length (needs
 matplotlib: pip install 'nmt[plots]').

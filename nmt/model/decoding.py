@@ -35,7 +35,7 @@ class DecodingMemory(NamedTuple):
     """What all hypotheses of a sentence read; one row per sentence."""
 
     source: Memory
-    early: Tensor  # (B, 1, G) what a context that is the same at every step says to the first layer; or (B, 0, 0)
+    early: Tensor  # (B, 1, G) what a context that is the same at every step says to the first layer; 0 from others
     said: tuple[Tensor, ...]  # (B, S, G) what each value says to each reader of the context
 
 
@@ -62,6 +62,7 @@ class Words:
             return self.table.index_select(0, tokens)
         self.asked += len(tokens)
         if self.fits and self.asked >= len(self.embedding):
+            self.fits = False  # one thread makes it; the others go on without until it is there
             table = product(self.embedding, self.weight)
             self.table = table if self.bias is None else table.add_(self.bias)
         return self.direct(self.embedding.index_select(0, tokens))
@@ -191,7 +192,7 @@ class LaidEncoder:
 
 
 class LaidModel:
-    """A stepper: a model's own encoder, and its decoder laid out."""
+    """A stepper: a model, encoder and decoder laid out."""
 
     def __init__(self, model: Seq2Seq, precision: Precision) -> None:
         decoder, embedding = model.decoder, model.target_embedding.weight.detach()
@@ -264,6 +265,11 @@ def lay_out(model: Seq2Seq, precision: Precision) -> LaidModel | Seq2Seq:
     That is on a GPU, and where a step is more than a single cell's (deep transition, zoneout). Later changes of the
     model's weights may or may not be seen.
     """
+    return LaidModel(model, precision) if can_be_laid_out(model) else model
+
+
+def can_be_laid_out(model: Seq2Seq) -> bool:
+    """Whether `lay_out` changes anything."""
     layers = cast(list[Layer], [*model.encoder.layers, *model.decoder.layers])
     plain = all(type(layer.cells[0]) is not DeepTransition and not layer.zoneout for layer in layers)
-    return LaidModel(model, precision) if plain and model.output.weight.device.type == "cpu" else model
+    return plain and model.output.weight.device.type == "cpu"

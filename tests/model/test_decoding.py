@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from nmt.model.decoding import LaidModel, Words, lay_out
+from nmt.model.cells import LSTMCell
+from nmt.model.decoding import LaidModel, Words, is_bounded, lay_out, within_bounds
 from nmt.model.narrowed import NarrowedModel
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.search import SearchOptions, beam_search
@@ -98,6 +99,21 @@ def test_words_are_looked_up_once_that_pays():
     assert_close(words(tokens), expected)
 
 
+def test_one_thread_makes_the_table_and_the_others_go_on_without(monkeypatch):
+    embedding, weight, made = torch.randn(4, 3), torch.randn(2, 3), []
+    words = Words(embedding, weight, None)
+
+    def product(x, weight):
+        made.append(len(x))
+        assert_close(words(torch.tensor([1, 2])), embedding[1:3] @ weight.t())  # another thread, meanwhile
+        return x @ weight.t()
+
+    monkeypatch.setattr("nmt.model.decoding.product", product)
+    words(torch.tensor([0, 1, 2, 3]))
+    assert made == [4]
+    assert_close(words.table, embedding @ weight.t())
+
+
 def test_a_table_that_is_too_large_is_never_made(monkeypatch):
     monkeypatch.setattr("nmt.model.decoding.TABLE", 95)  # 6 rows of 4 numbers of 4 bytes are 96
     words = Words(torch.randn(6, 3), torch.randn(4, 3), None)
@@ -154,3 +170,23 @@ def test_narrowed_no_sentence_depends_on_the_others(precision):
     assert together == alone
     for own, hypotheses in zip(ALLOWED, together, strict=True):
         assert {token for tokens, _ in hypotheses for token in tokens} <= set(IDS[own].tolist())
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_what_is_taken_to_be_bounded_is(options):
+    model = model_of(**options)
+    for layer in [*model.encoder.layers, *model.decoder.layers]:
+        for cell in layer.cells:
+            state = cell.zero_state(6)
+            for _ in range(4):
+                for parameter in cell.parameters():
+                    parameter.data *= 2
+                state = cell(10 * torch.randn(6, cell.input_size), state)
+            assert bool(state.hidden.abs().max() <= 1) is is_bounded(cell), "the output of an LSTM projected is not"
+
+
+def test_what_residuals_add_up_is_not_bounded():
+    one = [LSTMCell(4, 4)] * 3
+    assert within_bounds(one, residual=False) == [True, True, True]
+    assert within_bounds(one, residual=True) == [True, False, False]
+    assert within_bounds([LSTMCell(4, 4, projection=2), *one], residual=False) == [False, True, True, True]

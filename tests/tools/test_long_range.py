@@ -1,5 +1,6 @@
 """The sequences that the long-range tasks are made of, what is counted on them, and the command that climbs."""
 
+import math
 import re
 import sys
 from argparse import Namespace
@@ -140,6 +141,8 @@ def test_a_run_ends_when_the_task_is_learnt_or_the_time_is_spent(monkeypatch):
     assert training.run(network, task, method, 0.1, 10, options) == Result(0.005, 0.1, 5, 5.0)
     errors = iter([0.5] * 30)
     assert training.run(network, task, method, 0.1, 10, options) == Result(0.5, 0.1, 40, 40.0)
+    errors = iter([math.nan] * 2)  # a run that went astray has learnt nothing
+    assert training.run(network, task, method, 0.1, 10, options) == Result(math.inf, 0.1, 1, 1.0)
 
 
 @pytest.mark.parametrize("name", METHODS)

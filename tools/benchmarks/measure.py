@@ -1,7 +1,7 @@
 """How the benchmarks measure: clocks, the peak of the machine, and the lines that they print and keep.
 
-Each figure is the median of several timed runs, taken in turn so that a disturbance meets all alike, with their spread;
-rates are set against the peak of a large matrix product, measured in the same run.
+A figure with a spread is the median of several timed runs; of recurrences, which take turns, so that a disturbance
+meets all alike. Rates are set against the peak of a large matrix product, measured in the same run.
 """
 
 import datetime

@@ -19,6 +19,7 @@ from benchmarks import train
 from benchmarks.joeynmt import JOEYNMT
 from benchmarks.measure import Report, multiplies_bf16, spread
 from benchmarks.opennmt import OPENNMT
+from benchmarks.processes import BenchmarkError
 from benchmarks.systems import Setting, Speed, System, environment
 from benchmarks.text import Text
 from nmt import translator as translators
@@ -57,7 +58,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
-    """All of them in turn."""
+    """All of them in turn. BenchmarkError for a GPU: the others are set up for a CPU."""
+    if report.device.type != "cpu":
+        raise BenchmarkError("peers are compared on the CPU: leave out --device")
     systems = [SYSTEMS[name] for name in options.peers]
     for system in systems:
         if options.attention not in system.attentions:

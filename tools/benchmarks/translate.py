@@ -55,10 +55,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
     """In batch, one at a time, at every length, on endless input."""
     with tempfile.TemporaryDirectory() as folder:
         saved = saved_model(options, Path(folder))
-        lines = read_lines(options.source or str(shipped("quickstart") / "test.en"))[: options.most]
-        reference = read_lines(options.reference)[: options.most] if options.reference else []
+        lines = read_lines(options.source or str(shipped("quickstart") / "test.en"))
+        reference = read_lines(options.reference) if options.reference else []
         if reference:
             check_counts(lines, [reference])
+        lines, reference = lines[: options.most], reference[: options.most]
         if not options.model:
             report.say("random weights: every translation is made as long as its source")
             never_ending(saved.model)
@@ -99,7 +100,7 @@ class Bench:
     def __init__(self, saved: SavedModel, search: SearchOptions, precision: Any, report: Report) -> None:
         self.saved, self.search, self.precision, self.report = saved, search, precision, report
         self.name = f"beam {search.beam_size}" if search.beam_size > 1 else "greedy"
-        self.kind = "fp32" if precision == "auto" else precision
+        self.kind = self.translator().precision
 
     def translator(self, **named: Any) -> Translator:
         """With a search of its own if one is given."""

@@ -1,9 +1,10 @@
-"""The networks, and their training: every method from the same weights, with the same processor time.
+"""The networks, and their training: the methods of one network from the same weights, with the same processor time.
 
 Shapes: **T** steps, **B** sequences, **E** inputs, **H** units, **V** outputs.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -153,7 +154,8 @@ def run(network: Network, task: Task, method: Method, rate: float, length: int, 
         updates, seconds = updates + 1, seconds + time.process_time() - begin
         if seconds > looks * options.seconds / LOOKS:
             error, looks = judge(network, task, length), looks + 1
-    return Result(error if error < task.solved else judge(network, task, length), rate, updates, seconds)
+    error = error if error < task.solved else judge(network, task, length)
+    return Result(float("inf") if math.isnan(error) else error, rate, updates, seconds)
 
 
 def best_of(method: Method, task: Task, length: int, seed: int, options: argparse.Namespace) -> Result:
