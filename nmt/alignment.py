@@ -69,8 +69,8 @@ def pharaoh(links: Links) -> str:
 
 
 def words(text: str) -> list[str]:
-    """What stands between spaces; a tab is a space, as the tokenizer has it."""
-    return [word for word in text.replace("\t", " ").split(" ") if word]
+    """What stands between spaces; a tab and a U+2581 are spaces, as the tokenizer has it."""
+    return [word for word in text.replace("\t", " ").replace(MARK, " ").split(" ") if word]
 
 
 def copies(
@@ -92,16 +92,14 @@ def copy_unknown(
     """The translation `text` of `tokens` with each UNK replaced by the source word that it looked at most.
 
     Luong et al. 2015b, without their dictionary. Attention is (T, S), its last column EOS, which is not copied. Of UNKs
-    in a row that looked at the same word, the first copies it and the others vanish. Raises ValueError where the words
-    of the source are not those of its pieces, or UNK reads otherwise than U+2047 in the text.
+    in a row that looked at the same word, the first copies it and the others vanish. The text stays as it is where the
+    words of the source are not those of its pieces, or U+2047 stands in the text for other pieces than UNK too.
     """
     if unknown not in tokens:
         return text
     copied = copies(tokens, unknown, attention, source_pieces).values()
     parts, surface = text.split(UNKNOWN), words(source)
-    if len(parts) != len(copied) + 1:
-        raise ValueError(f"{text!r} reads {len(parts) - 1} times {UNKNOWN!r}, but UNK was said {len(copied)} times")
-    if len(surface) != (count := word_numbers(source_pieces)[-1] + 1):
-        raise ValueError(f"{source!r} has {len(surface)} words, but its pieces {count}")
+    if len(parts) != len(copied) + 1 or len(surface) != word_numbers(source_pieces)[-1] + 1:
+        return text
     said = ["" if word is None else surface[word] for word in copied]
     return parts[0] + "".join(word + after for word, after in zip(said, parts[1:], strict=True))

@@ -63,16 +63,26 @@ def answer(
 ) -> list[Translation]:
     """The lines with what was found for each, best first; a line for which nothing was found stays as it is.
 
-    `drawn` if found by sampling.
+    `drawn` if found by sampling. Texts that differ as they were found may be one once unknown words are copied: of a
+    `distinct` list the first of them stays.
     """
     texts = iter(tokenizer.decode([hypothesis.tokens for hypotheses in found for hypothesis in hypotheses]))
     answered = []
     for line, hypotheses in zip(lines, found, strict=True):
         made = [_candidate(line, one, next(texts), tokenizer, options, with_alignment) for one in hypotheses]
+        if options.distinct and not drawn:
+            made = _first_of_each_text(made)
         if made and options.utility:
             made = [least_risky(made, options.utility, drawn=drawn)]
         answered.append(line._replace(candidates=tuple(made)) if made else line)
     return answered
+
+
+def _first_of_each_text(candidates: Sequence[Candidate]) -> list[Candidate]:
+    firsts: dict[str, Candidate] = {}
+    for candidate in candidates:
+        firsts.setdefault(candidate.text, candidate)
+    return list(firsts.values())
 
 
 def least_risky(candidates: Sequence[Candidate], utility: str, *, drawn: bool) -> Candidate:
@@ -101,8 +111,8 @@ def _candidate(
         return Candidate(text, pieces, score, log_prob, None)
     kept = list(range(len(tokens)))  # those that the text has
     if options.copy_unknown and UNK in tokens:
-        text = copy_unknown(text, tokens, UNK, looks, line.source, line.source_pieces)
-        copied = copies(tokens, UNK, looks, line.source_pieces)
+        as_said, text = text, copy_unknown(text, tokens, UNK, looks, line.source, line.source_pieces)
+        copied = copies(tokens, UNK, looks, line.source_pieces) if text != as_said else {}
         kept = [place for place in kept if copied.get(place, 0) is not None]
     if not with_alignment:
         return Candidate(text, pieces, score, log_prob, None)

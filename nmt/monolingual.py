@@ -98,7 +98,7 @@ class EncodedText:
         """Where the EOS of each sentence stands."""
         return np.flatnonzero(self.ids == EOS)
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Of each sentence, EOS counted."""
         return np.diff(self.ends, prepend=-1)

@@ -84,7 +84,7 @@ def rescore(
     them as `score`, and the lines of a sentence are ranked by it, equal ones as they were (Sutskever et al. 2014,
     section 3.2). Without, order and scores stay. About `window` lines are held, and never less than those of one
     sentence. `names` of the two streams stand in errors: ValueError for a line that is none of a list, has no source
-    sentence, or lacks what `weights` name.
+    sentence, or lacks what `weights` name; and for a list that ends before the source does, blank lines aside.
     """
     added, sentences = feature_names(scorers), enumerate(sources)
     for block in blocks(read_entries(lines, names[0]), window):
@@ -98,6 +98,12 @@ def rescore(
         ]
         for entry in scored if weights is None else rank(scored, weights, names[0]):
             yield SEPARATOR.join(entry.fields)
+    for number, sentence in sentences:
+        if sentence.strip(" "):
+            raise ValueError(
+                f"{names[1]}:{number + 1} reads {sentence[:80]!r}, but {names[0]} ends before it: give the whole list, "
+                "and the text that was translated"
+            )
 
 
 def read_entries(lines: Iterable[str], name: str) -> Iterator[Entry]:
@@ -129,18 +135,20 @@ def _entry(line: str, number: int, name: str) -> Entry:
 
 def _features(text: str, place: str) -> dict[str, float]:
     """`d= 0 tm= -1.5 -2` -> {"d": 0, "tm.1": -1.5, "tm.2": -2}."""
-    groups: list[tuple[str, list[float]]] = []
+    groups: dict[str, list[float]] = {}
     for word in text.split():
         number = _number(word)
         if word.endswith("="):
-            groups.append((word[:-1], []))
+            if (name := word[:-1]) in groups:
+                raise ValueError(f"{place} has the feature {name[:80]} twice: rename one of them, or take it out")
+            groups[name] = []
         elif number is None or not groups:
             raise ValueError(f"{place} has the feature {word[:80]!r}: features read `name= number name= number`")
         else:
-            groups[-1][1].append(number)
+            groups[name].append(number)
     return {
         name if len(numbers) == 1 else f"{name}.{index}": number
-        for name, numbers in groups
+        for name, numbers in groups.items()
         for index, number in enumerate(numbers, 1)
     }
 

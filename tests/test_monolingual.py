@@ -85,6 +85,7 @@ def test_the_text_is_every_sentence_with_its_end(tmp_path, data, tokenizer):
     assert text.report == Report(read=5, blank=1, too_long=1)
     assert len(text) == 3
     assert text.lengths.tolist() == [len(row) + 1 for row in rows]
+    assert text.lengths is text.lengths  # once for all batches
     assert [row.tolist() for row in text.sentences(np.array([2, 0]))] == [rows[2], rows[0]]
 
 

@@ -34,7 +34,7 @@ LIST = """0 ||| ein Hund ||| d= -1 lm= -4 tm= -1 -2 ||| -3.5
 0 |||  ||| d= 0 lm= -1 tm= 0 0 ||| -9
 2 ||| Katze ||| d= 0 lm= -2 tm= 0 -1 ||| -1
 """.splitlines()
-SOURCES = ["a dog", "nobody", "cat", "more"]
+SOURCES = ["a dog", "nobody", "cat"]
 NMT = Table({("a dog", "ein Hund"): -2.0, ("a dog", "Hunde"): -1.0, ("a dog", ""): -7.0, ("cat", "Katze"): -0.5})
 REVERSE = Table({("a dog", "Hunde"): -0.25}, "reverse")
 
@@ -77,7 +77,8 @@ def test_ranking_is_that_of_sorting_each_sentence(counts, window, seed):
         for rank in range(count):
             scores[str(number), f"t{rank}"] = round(draw.uniform(-5, 0), 3)
             lines.append(f"{number} ||| t{rank} ||| f= {draw.randint(-3, 3)} ||| 0")
-    found = list(rescore(lines, map(str, range(len(counts))), [Table(scores)], {"nmt": 1.0, "f": 0.5}, window=window))
+    last = max((number for number, count in enumerate(counts) if count), default=-1)
+    found = list(rescore(lines, map(str, range(last + 1)), [Table(scores)], {"nmt": 1.0, "f": 0.5}, window=window))
     assert len(found) == len(lines)
     expected = []
     for number in range(len(counts)):
@@ -112,6 +113,7 @@ def test_weights_that_are_none_are_refused(text):
         (["0 ||| a ||| f= 1 ||| good"], r"^l:1 has the score 'good', which is no number$"),
         (["0 ||| a ||| f= 1 ||| nan"], r"^l:1 has the score 'nan'"),
         (["0 ||| a ||| 1 f= 1 ||| 1"], r"^l:1 has the feature '1': features read `name= number name= number`$"),
+        (["0 ||| a ||| f= 1 g= 2 f= 3 ||| 1"], r"^l:1 has the feature f twice: rename one of them, or take it out$"),
         (["0 ||| a ||| f= one ||| 1"], r"^l:1 has the feature 'one'"),
         ([LIST[3], LIST[0]], r"^l:2 is of sentence 0 after one of 2: sort the list by its first field$"),
         (["4 ||| a ||| f= 1 ||| 1"], r"^l:1 is of sentence 4, counted from 0, but s has no such line: give the text"),
@@ -122,6 +124,17 @@ def test_weights_that_are_none_are_refused(text):
 def test_a_line_that_is_none_of_a_list_is_named(lines, complaint):
     with pytest.raises(ValueError, match=complaint):
         list(rescore(lines, SOURCES, [NMT], {"f": 1.0}, names=("l", "s")))
+
+
+def test_sentences_left_over_are_named():
+    """Of a list cut short, the first that has no hypothesis; a blank line needs none."""
+    short, said = rescore(LIST[:2], ["a dog", " ", "cat", "more"], [NMT], names=("l", "s")), []
+    with pytest.raises(ValueError, match=r"^s:3 reads 'cat', but l ends before it: give the whole list, and the text"):
+        said.extend(short)
+    assert len(said) == 2
+    assert len(list(rescore(LIST[:2], ["a dog", " ", ""], [NMT]))) == 2
+    with pytest.raises(ValueError, match=r"^s:1 reads 'a dog', but l ends before it"):
+        list(rescore([], SOURCES, [NMT], names=("l", "s")))
 
 
 # ---- phrase tables ----
