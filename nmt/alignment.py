@@ -73,19 +73,6 @@ def words(text: str) -> list[str]:
     return [word for word in text.replace("\t", " ").replace(MARK, " ").split(" ") if word]
 
 
-def copies(
-    tokens: Sequence[int], unknown: int, attention: Tensor, source_pieces: Sequence[str]
-) -> dict[int, int | None]:
-    """The source word that each UNK, by its place, looked at most; None where the UNK right before it did too.
-
-    Attention is (T, S), its last column EOS, which is not looked at.
-    """
-    places = [place for place, token in enumerate(tokens) if token == unknown]
-    looks = attention[places, :-1].float() @ memberships(source_pieces)  # (unknowns, P)
-    found = dict(zip(places, looks.argmax(1).tolist(), strict=True)) if places else {}
-    return {place: None if found.get(place - 1) == word else word for place, word in found.items()}
-
-
 def copy_unknown(
     text: str, tokens: Sequence[int], unknown: int, attention: Tensor, source: str, source_pieces: Sequence[str]
 ) -> str:
@@ -95,11 +82,18 @@ def copy_unknown(
     in a row that looked at the same word, the first copies it and the others vanish. The text stays as it is where the
     words of the source are not those of its pieces, or U+2047 stands in the text for other pieces than UNK too.
     """
-    if unknown not in tokens:
+    places = [place for place, token in enumerate(tokens) if token == unknown]
+    if not places:
         return text
-    copied = copies(tokens, unknown, attention, source_pieces).values()
     parts, surface = text.split(UNKNOWN), words(source)
-    if len(parts) != len(copied) + 1 or len(surface) != word_numbers(source_pieces)[-1] + 1:
+    groups = memberships(source_pieces)  # (S - 1, P)
+    if len(parts) != len(places) + 1 or len(surface) != groups.size(1):
         return text
-    said = ["" if word is None else surface[word] for word in copied]
-    return parts[0] + "".join(word + after for word, after in zip(said, parts[1:], strict=True))
+    looks = attention[places, :-1].float() @ groups  # (unknowns, P)
+    copied, rest = [parts[0]], zip(places, looks.argmax(1).tolist(), parts[1:], strict=True)
+    before = (-2, -1)
+    for place, word, following in rest:
+        again = before == (place - 1, word)
+        copied += ["" if again else surface[word], following]
+        before = (place, word)
+    return "".join(copied)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from nmt.alignment import Links, align, copies, copy_unknown
+from nmt.alignment import Links, align, copy_unknown
 from nmt.risk import UTILITIES, expected_utilities, sentence_utility
 from nmt.search import Hypothesis
 from nmt.tokenizer import UNK, Tokenizer
@@ -109,12 +109,9 @@ def _candidate(
     pieces = tuple(tokenizer.pieces(tokens))
     if looks is None or not looks.size(1):  # a model without attention
         return Candidate(text, pieces, score, log_prob, None)
-    kept = list(range(len(tokens)))  # those that the text has
     if options.copy_unknown and UNK in tokens:
-        as_said, text = text, copy_unknown(text, tokens, UNK, looks, line.source, line.source_pieces)
-        copied = copies(tokens, UNK, looks, line.source_pieces) if text != as_said else {}
-        kept = [place for place in kept if copied.get(place, 0) is not None]
+        text = copy_unknown(text, tokens, UNK, looks, line.source, line.source_pieces)
     if not with_alignment:
         return Candidate(text, pieces, score, log_prob, None)
-    links = align(looks[kept], line.source_pieces, [pieces[place] for place in kept]) if text.strip() else []
+    links = align(looks, line.source_pieces, pieces) if text.strip() else []
     return Candidate(text, pieces, score, log_prob, looks, links)

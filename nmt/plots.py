@@ -29,7 +29,7 @@ def heat_map(
     columns = [*source_pieces, "</s>"]
     figure = Figure(figsize=(2 + 0.3 * len(columns), 2 + 0.3 * len(target_pieces)), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(attention.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    image = axes.imshow(attention.float().numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=90)
     axes.set_yticks(range(len(target_pieces)), target_pieces)
     axes.xaxis.tick_top()

@@ -26,6 +26,11 @@ def test_words_begin_at_the_mark():
     assert word_numbers([]) == []
 
 
+def test_marks_alone_are_no_words():
+    assert word_numbers(["▁", "▁a", "▁", "▁", "▁b", "c"]) == [0, 0, 1, 1, 1, 1]  # it reads " a   bc"
+    assert word_numbers(["▁a", "▁b", "▁"]) == [0, 1, 1]
+
+
 def test_attention_of_words_by_hand():
     expected = [[0.9, 0, 0.1, 0], [0.35, 0.6, 0, 0.05], [0, 0, 0.55, 0.45]]
     torch.testing.assert_close(word_attention(LOOKS, SOURCE, TARGET), torch.tensor(expected))

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nmt import decoding
 from nmt.decoding import decode
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.sampling import SamplingOptions
@@ -357,3 +358,20 @@ def test_an_empty_batch():
     nobody = torch.empty(0, 3).long(), torch.empty(0).long()
     for options in (SearchOptions(), SearchOptions(beam_size=1), SearchOptions(coverage_penalty=1, no_repeat_ngram=2)):
         assert decode(model_of(0), *nobody, options, bos=BOS, eos=EOS, banned=BANNED) == []
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_translations_are_priced_as_they_were_found(seed):
+    """Sentences of which fewer were found do not disturb the others, nor do those that end sooner."""
+    model, sources = TableModel(at_random(seed)), [[A, EOS], [B, A, B, EOS], [EOS]]
+    found = decoded(model, sources, beam_size=4, n_best=4, max_length=4)
+    found[1] = found[1][:1]
+    said = [[hypothesis.tokens for hypothesis in hypotheses] for hypotheses in found]
+    prices = decoding.price(model, *batch(sources), said, bos=BOS, eos=EOS)
+    for hypotheses, row in zip(found, prices, strict=True):
+        assert row == pytest.approx([hypothesis.log_prob for hypothesis in hypotheses], abs=1e-5)
+
+
+def test_nothing_said_has_no_price():
+    assert decoding.price(TableModel(at_random(1)), *batch([[A, EOS]]), [[]], bos=BOS, eos=EOS) == [[]]

@@ -34,8 +34,8 @@ def run(command: str, folder: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    """What the README supposes: corpus/{train,val,test}, domain/{train,val}, new.en and what is asked of it, the
-    configs, and Moses's files.
+    """What the README supposes: corpus/{train,val,test}, domain/{train,val}, the configs, Moses's files, and new.en
+    with what is asked of it.
     """
     for place, names in (("corpus", ("train", "val", "test")), ("domain", ("train", "val"))):
         (tmp_path / place).mkdir()

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from nmt import workers
-from nmt.translator import Translator
+from nmt.translator import Request, Translator
 
 pytestmark = pytest.mark.slow  # each process imports torch
 
@@ -16,6 +16,14 @@ def test_the_answers_are_those_of_one_process_line_by_line(trained, toy):
     expected = [answer.text for answer in Translator.load(trained).translate(lines)]
     found = workers.translate(partial(Translator.load, trained), lines, 2, window=4)
     assert [(answer.source, answer.text) for answer in found] == list(zip(lines, expected, strict=True))
+
+
+def test_what_is_asked_of_a_line_goes_with_it(trained):
+    lines = [Request("two big red cats", prefix="drei"), Request("one old dogs", phrases=("weiß",)), Request("")]
+    first, second, blank = (answer.text for answer in workers.translate(partial(Translator.load, trained), lines, 2))
+    assert first.startswith("drei ")
+    assert "weiß" in second.split()
+    assert blank == ""
 
 
 def test_an_endless_input_is_read_no_further_than_two_windows_a_process(trained):
