@@ -1,8 +1,8 @@
 """How probable a model finds text that is given: a translation of its source, or a sentence by itself.
 
-Log-probabilities are natural logarithms and count the end of the sentence. A line that is blank on both sides is as
-`translate` answers it: it has no pieces, and log-probability 0. A side that alone is blank is scored as it stands, as a
-sentence that ends at once.
+Log-probabilities are natural logarithms and count the end of the sentence. A line that has no pieces on either side is
+blank, as `translate` has it: log-probability 0. A side that alone is blank is scored as it stands, as a sentence that
+ends at once.
 
 Shapes: **B** pairs, **T** target length, **W** words of a batch without padding, **R** readout, **V** vocabulary.
 """
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nmt import checkpoint
+from nmt.alignment import words
 from nmt.batches import Batch, Ids, TokenBatches, collate
 from nmt.checkpoint import Tokenizers
 from nmt.corpus import Pair
@@ -164,12 +165,10 @@ class Scorer:
                 raise ValueError(
                     f"{place}{number} has {most:,} pieces, more than {self.longest:,}: split it into sentences"
                 )
-        blank = [not source.strip() and not pair.target.strip() for source, pair in zip(given, pairs, strict=True)]
-        kept = [rows for rows, empty in zip(zip(sources, targets, strict=True), blank, strict=True) if not empty]
-        found = iter(self.score_ids(kept))
+        found = iter(self.score_ids([rows for rows in zip(sources, targets, strict=True) if any(rows)]))
         return [
-            BLANK if empty else Scored(self._pieces(row), next(found), len(pair.target.split()) + 1)
-            for pair, row, empty in zip(pairs, targets, blank, strict=True)
+            Scored(self._pieces(target), next(found), len(words(pair.target)) + 1) if source or target else BLANK
+            for pair, source, target in zip(pairs, sources, targets, strict=True)
         ]
 
     def _pieces(self, ids: list[int]) -> tuple[str, ...]:

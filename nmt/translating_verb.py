@@ -77,6 +77,8 @@ def translate(options: argparse.Namespace) -> None:
 def _check_usage(options: argparse.Namespace) -> None:
     if options.workers < 1:
         raise UsageError(f"--workers must be at least 1, not {options.workers}")
+    if options.workers > 1 and _by_hand(options):
+        raise UsageError("--workers share a file among them, and lines typed one by one are none: leave it out")
     if [options.input, options.prefix, options.constraints].count("-") > 1:
         raise UsageError("only one file can be standard input (-)")
     if options.distinct and not options.n_best:

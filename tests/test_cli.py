@@ -464,6 +464,20 @@ def test_evaluate_refuses_what_it_cannot_compare(trained, toy, refused):
     assert "nowhere: No such file or directory" in refused(1, "evaluate", "-i", "nowhere", "-r", reference)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *("--model m", "--source s", "--output o", "--lm l", "--lm-weight 0.1", "--ensemble log", "--beam-size 3"),
+        *("--length-penalty 0", "--no-early-stopping", "--allow-unknown", "--copy-unknown", "--mbr 4", "--seed 0"),
+        *("--mbr-from n-best", "--shortlist", "--batch-tokens 9", "--device cpu", "--precision int8"),
+    ],
+)
+def test_evaluate_refuses_what_translations_have_no_use_for(toy, refused, flags):
+    reference = toy.folder / "val.de"
+    said = refused(2, "evaluate", "-q", "-lc", "-i", reference, "-r", reference, *flags.split())
+    assert said == f"nmt: {flags.split()[0]} is for translating, and -i gives translations: leave one out"
+
+
 # ---- info and check ----
 
 

@@ -120,6 +120,15 @@ def test_blank_lines(tokenizers):
     assert list(Scorer(tiny("lm"), tokenizers).score([Pair("", "")])) == [BLANK]
 
 
+def test_words_are_what_stands_between_spaces_and_a_line_with_pieces_is_not_blank(tokenizers):
+    """Other white space is text like any other; a U+2581 is a space."""
+    scorer = Scorer(tiny(), tokenizers)
+    texts = {"a b": 2, "a\u00a0b": 1, "a\u3000b a": 2, "a\tb": 2, "a\u2581b": 2, "\u00a0": 1}
+    found = scorer.score([Pair("\u00a0", text) for text in texts])
+    assert [scored.words for scored in found] == [count + 1 for count in texts.values()]
+    assert [scored == BLANK for scored in scorer.score([Pair("\u00a0", ""), Pair("\u2581", " ")])] == [False, True]
+
+
 # ---- properties ----
 
 

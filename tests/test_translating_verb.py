@@ -1,5 +1,6 @@
 """`nmt translate` with all that can be asked of it, held to other commands and to arithmetic from outside."""
 
+import io
 import json
 import math
 import re
@@ -409,6 +410,17 @@ def test_texts_of_a_list_differ_if_asked_to(translate, unsure):
 )
 def test_options_that_do_not_go_together_are_named(refused, unsure, flags, complaint):
     assert refused("-m", unsure, *flags.split()).startswith(complaint)
+
+
+def test_workers_are_not_for_lines_typed_one_by_one(unsure, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal("two big red cats\n"))
+    assert main(["translate", "-m", str(unsure), "--workers", "2"]) == 2
+    said = "nmt: --workers share a file among them, and lines typed one by one are none: leave it out\n"
+    assert capsys.readouterr() == ("", said)
 
 
 def test_a_weight_that_is_none(refused, unsure, lm):
