@@ -16,13 +16,22 @@ from typing import Any
 
 from nmt import __version__
 from nmt.scoring_verb import add_score
-from nmt.search_flags import add_choice_options, add_machine_options, add_model_options, add_search_options, loader
+from nmt.search_flags import (
+    add_choice_options,
+    add_machine_options,
+    add_model_options,
+    add_search_options,
+    flag,
+    loader,
+)
 from nmt.streams import STDOUT, naming, writing
 from nmt.translating_verb import add_translate
 from nmt.tuning_verb import add_tune
 from nmt.verbs import UsageError, add_verb
 
 log = logging.getLogger("nmt")
+
+OF_TRANSLATIONS = ("input", "reference", "lowercase", "tokenize", "jsonl", "quiet", "debug")  # to `nmt evaluate`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,6 +212,8 @@ def evaluate(options: argparse.Namespace) -> None:
     if bool(options.input) == bool(options.model and options.source):
         raise UsageError("evaluate needs either translations (-i FILE) or a model and its source (-m FOLDER -s FILE)")
     references = [evaluation.read_lines(name) for name in options.reference]
+    if options.input:
+        _refuse_translating(options)
     hypotheses = evaluation.read_lines(options.input or options.source)
     evaluation.check_counts(hypotheses, references)
     language = ""
@@ -212,6 +223,14 @@ def evaluate(options: argparse.Namespace) -> None:
         hypotheses, references, lowercase=options.lowercase, language=language, tokenize=options.tokenize
     )
     print(evaluation.to_json(scores) if options.jsonl else evaluation.render(scores))
+
+
+def _refuse_translating(options: argparse.Namespace) -> None:
+    """Refuse, by name, what is for translating where there are translations already."""
+    usual = build_parser().parse_args(["evaluate", "-r", ""])
+    for name, value in vars(usual).items():
+        if name not in OF_TRANSLATIONS and getattr(options, name) != value:
+            raise UsageError(f"{flag(name)} is for translating, and -i gives translations: leave one out")
 
 
 def _translate_all(options: argparse.Namespace, lines: list[str]) -> list[str]:

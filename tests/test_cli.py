@@ -425,8 +425,6 @@ def test_evaluate_translates_or_reads_translations(trained, toy, tmp_path, capsy
     assert Path(out).read_text() == Path(reference).read_text()
     assert main(["evaluate", "-i", out, "-r", reference]) == 0
     assert capsys.readouterr().out == by_model
-    assert main(["evaluate", "-i", out, "-m", str(trained), "-r", reference]) == 0  # what is given is not translated
-    assert capsys.readouterr().out == by_model
 
 
 def test_evaluate_reads_text_as_translate_does(trained, toy, tmp_path, capsys):
@@ -462,6 +460,20 @@ def test_evaluate_refuses_what_it_cannot_compare(trained, toy, refused):
     assert "evaluate needs either" in refused(2, "evaluate", "-r", reference, "-m", trained, "-s", source, "-i", source)
     assert "tokenizer 'moses' is unknown" in refused(1, "evaluate", "-i", source, "-r", source, "--tokenize", "moses")
     assert "nowhere: No such file or directory" in refused(1, "evaluate", "-i", "nowhere", "-r", reference)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *("--model m", "--source s", "--output o", "--lm l", "--lm-weight 0.1", "--ensemble log", "--beam-size 3"),
+        *("--length-penalty 0", "--no-early-stopping", "--allow-unknown", "--copy-unknown", "--mbr 4", "--seed 0"),
+        *("--mbr-from n-best", "--shortlist", "--batch-tokens 9", "--device cpu", "--precision int8"),
+    ],
+)
+def test_evaluate_refuses_what_translations_have_no_use_for(toy, refused, flags):
+    reference = toy.folder / "val.de"
+    said = refused(2, "evaluate", "-q", "-lc", "-i", reference, "-r", reference, *flags.split())
+    assert said == f"nmt: {flags.split()[0]} is for translating, and -i gives translations: leave one out"
 
 
 # ---- info and check ----
