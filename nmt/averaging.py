@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -12,8 +13,9 @@ import yaml
 from torch import Tensor
 
 import nmt
-from nmt import checkpoint
-from nmt.checkpoint import SavedModel
+from nmt import checkpoint, shortlist
+from nmt.checkpoint import SavedModel, Tokenizers
+from nmt.shortlist import Shortlist
 
 Weights = Mapping[str, Tensor]
 
@@ -26,7 +28,10 @@ class Kept(NamedTuple):
 
 
 def average_folders(folders: Sequence[str | Path], output: str | Path) -> None:
-    """Write the mean of several models to a new folder. ValueError for models that cannot have one."""
+    """Write the mean of several models to a new folder. ValueError for models that cannot have one.
+
+    Its shortlist allows what any of theirs does; it has none where one of them has none.
+    """
     first, *rest = (_load(folder) for folder in folders)
     for folder, other in zip(folders[1:], rest, strict=True):
         _check_alike(folders[0], first, folder, other)
@@ -34,12 +39,14 @@ def average_folders(folders: Sequence[str | Path], output: str | Path) -> None:
     texts = [saved.info.get("text") for saved in (first, *rest)]
     facts: dict[str, Any] = {"text": texts[0]} if all(text == texts[0] for text in texts) else {}
     steps = max(saved.info["steps"] for saved in (first, *rest))
-    _write(first, states, Path(output), {**facts, "steps": steps, "averaged": [str(folder) for folder in folders]})
+    facts |= {"steps": steps, "averaged": [str(folder) for folder in folders]}
+    _write(first, states, Path(output), facts, _shortlist(folders, first.tokenizers))
 
 
 def average_run(folder: str | Path, output: str | Path, best: int = 0) -> None:
     """Write the mean of the `best` checkpoints that a run has kept, 0 for all of them, to a new folder.
 
+    Its shortlist is the run's, if it has one.
     Raises ValueError for a folder without so many, FileNotFoundError for one that is no run.
     """
     saved, kept = _load(folder), kept_checkpoints(Path(folder))
@@ -52,7 +59,7 @@ def average_run(folder: str | Path, output: str | Path, best: int = 0) -> None:
     states = [checkpoint_weights(path) for path in chosen]
     names = [str(path) for path in chosen]
     facts: dict[str, Any] = {name: saved.info[name] for name in ("text", "steps") if name in saved.info}
-    _write(saved, states, Path(output), {**facts, "averaged": names})
+    _write(saved, states, Path(output), {**facts, "averaged": names}, _shortlist([folder], saved.tokenizers))
 
 
 def kept_checkpoints(folder: Path) -> list[Kept]:
@@ -104,7 +111,16 @@ def _check_alike(folder: str | Path, saved: SavedModel[Any], other_folder: str |
         )
 
 
-def _write(saved: SavedModel[Any], states: Sequence[Weights], output: Path, facts: dict[str, Any]) -> None:
+def _shortlist(folders: Sequence[str | Path], tokenizers: Tokenizers) -> Shortlist | None:
+    """What any of the models may say; None where that is not known of one."""
+    if not all((Path(folder) / shortlist.FILE).is_file() for folder in folders):
+        return None
+    return reduce(Shortlist.plus, (shortlist.load_shortlist(folder, tokenizers) for folder in folders))
+
+
+def _write(
+    saved: SavedModel[Any], states: Sequence[Weights], output: Path, facts: dict[str, Any], words: Shortlist | None
+) -> None:
     """A model folder with the mean of these weights and no scores, whole or not at all."""
     if output.exists():
         raise FileExistsError(f"{output} is there already: choose another -o")
@@ -119,6 +135,8 @@ def _write(saved: SavedModel[Any], states: Sequence[Weights], output: Path, fact
         config = yaml.safe_dump({**saved.config, "output": str(output)}, sort_keys=False, allow_unicode=True)
         checkpoint.write_whole(beside / checkpoint.CONFIG, config)
         checkpoint.save_weights(saved.model, beside)
+        if words is not None:
+            checkpoint.save_tensors(words._asdict(), beside / shortlist.FILE)
         checkpoint.save_info({"version": nmt.__version__, **origin, **facts, "scores": {}}, beside)
         beside.replace(output)
     finally:

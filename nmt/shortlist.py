@@ -7,6 +7,7 @@ Shapes: **B** sentences, **S** source length, **V** pieces of a vocabulary, **V'
 **U** pairs of pieces, **T** target positions, **M** links.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ class Shortlist(NamedTuple):
 
     def plus(self, other: "Shortlist") -> "Shortlist":
         """What either allows."""
+        if all(map(torch.equal, self, other)):
+            return self
         return Shortlist(torch.cat([self.best, other.best], dim=1), self.common | other.common)
 
 
@@ -58,7 +61,7 @@ def load_shortlist(folder: str | Path, tokenizers: Tokenizers) -> Shortlist:
     """Read that of a model folder. FileNotFoundError where there is none, ValueError where it is damaged."""
     path = Path(folder) / FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} has no {FILE}: run the command that trained it again, which will learn one")
+        raise FileNotFoundError(f"{folder} has no {FILE}: {_way_to_one(Path(folder))}")
     try:
         found = Shortlist(**load_file(str(path)))
     except (SafetensorError, TypeError) as error:
@@ -68,6 +71,14 @@ def load_shortlist(folder: str | Path, tokenizers: Tokenizers) -> Shortlist:
             f"{path} is of another vocabulary: remove it, and run the command that trained the model again"
         )
     return found
+
+
+def _way_to_one(folder: Path) -> str:
+    """How a model folder comes to have a shortlist."""
+    info = folder / checkpoint.INFO
+    if info.is_file() and "averaged" in json.loads(info.read_text(encoding="utf8")):
+        return "one of the models that it is the mean of had none; train that again, and average anew"
+    return "run the command that trained it again, which will learn one"
 
 
 def write_shortlist(folder: Path, corpus: EncodedCorpus, tokenizers: Tokenizers, base: str) -> None:

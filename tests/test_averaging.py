@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 
 from nmt import checkpoint, config
 from nmt.averaging import average_folders, average_run, kept_checkpoints
+from nmt.checkpoint import Tokenizers
 from nmt.cli import main
 from nmt.fit import fit
+from nmt.shortlist import Shortlist, load_shortlist
 
 SMALL = ["--model.hidden_size=16", "--model.embedding_size=16", "--training.batch_tokens=400"]
 
@@ -59,6 +61,43 @@ def test_the_mean_of_a_model_with_itself_is_the_model(trained, tmp_path):
     average_folders([trained, trained], tmp_path / "mean")
     one, mean = weights(trained), weights(tmp_path / "mean")
     assert all(torch.equal(one[name], mean[name]) for name in one)
+
+
+def test_the_mean_may_say_what_any_of_its_models_may(runs, tmp_path):
+    """One has each piece i translated by i, the other by the i-th from the end; all may say PAD, UNK, BOS and EOS."""
+    one, two = (shutil.copytree(folder, tmp_path / folder.name) for folder in runs)
+    tokenizers = Tokenizers.load(one)
+    size = tokenizers.target.size
+    numbers = torch.arange(size, dtype=torch.int32)[:, None]
+    for folder, best in ((one, numbers), (two, numbers.flip(0))):
+        made = Shortlist(best.contiguous(), torch.arange(size) < 4)
+        checkpoint.save_tensors(made._asdict(), folder / "shortlist.safetensors")
+    average_folders([one, two], tmp_path / "mean")
+    mean = load_shortlist(tmp_path / "mean", tokenizers)
+    for piece in range(4, size):
+        ids, _ = mean.candidates(torch.tensor([[piece]]))
+        assert set(ids.tolist()) == {0, 1, 2, 3, piece, size - 1 - piece}
+
+
+def test_the_mean_of_one_run_or_of_equal_lists_has_the_same_list(runs, tmp_path, capsys):
+    average_run(runs[0], tmp_path / "run")
+    average_folders([runs[0], runs[1], runs[1]], tmp_path / "folders")
+    expected = load_file(runs[0] / "shortlist.safetensors")
+    for name in ("run", "folders"):
+        found = load_file(tmp_path / name / "shortlist.safetensors")
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert main(["translate", "-m", str(tmp_path / "run"), "--shortlist", "-i", "/dev/null"]) == 0
+
+
+def test_the_mean_has_no_list_where_one_of_its_models_has_none(runs, tmp_path):
+    bare = shutil.copytree(runs[1], tmp_path / "bare")
+    (bare / "shortlist.safetensors").unlink()
+    average_folders([runs[0], bare], tmp_path / "mean")
+    complaint = (
+        r"mean has no shortlist\.safetensors: one of the models that it is the mean of had none; train that again"
+    )
+    with pytest.raises(FileNotFoundError, match=complaint):
+        load_shortlist(tmp_path / "mean", Tokenizers.load(bare))
 
 
 def test_the_best_checkpoints_of_one_run(runs, tmp_path):
