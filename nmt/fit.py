@@ -21,6 +21,7 @@ from nmt.config import Config, ConfigError, changes, dump, flatten, load_file, t
 from nmt.evaluation import render
 from nmt.model.recurrent import WAYS, recurrent_layers
 from nmt.runs import Run, add_shortlist, fingerprints, prepare_run, read_all
+from nmt.search import SearchOptions
 from nmt.training import choose_precision
 from nmt.translator import choose_device
 
@@ -91,7 +92,9 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> tuple[bool,
     """Make the folder, or find in it an earlier run of this config; whether it is one, and whether options changed.
 
     Raises ConfigError, listing what differs, for a run of another text, vocabulary or network, and for a folder that
-    is not a run at all. What may change between runs (rates, limits, decoding) is listed and obeyed.
+    is not a run at all. What may change between runs (rates, limits, decoding) is listed and obeyed. Of a folder that
+    `nmt tune` has tuned, search options are not changed that are as they were before: the tuned ones stay, unless
+    something else makes the run go on, to weights that nothing has been tuned for.
     """
     taken = folder.is_dir() and any(folder.iterdir())
     if overwrite and taken and "LOCAL_RANK" not in os.environ:  # not again in each process of a DDP run
@@ -113,9 +116,19 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> tuple[bool,
         raise ConfigError(
             f"{folder} holds a run with other options; choose another --output, or --overwrite it:{listing}"
         )
+    if different and all(key.startswith("search.") for key in different) and _as_before_tuning(folder, config):
+        return True, False
     if different:
         log.info("options changed since this run began:%s", listing)
     return True, bool(different)
+
+
+def _as_before_tuning(folder: Path, config: Config) -> bool:
+    """Whether the search options are those that a tuned folder had before it was tuned."""
+    if not (folder / checkpoint.INFO).is_file():
+        return False
+    before = checkpoint.read_folder(folder)[1].get("tuning", {}).get("search_before")
+    return before is not None and SearchOptions(**before) == config.search
 
 
 def _remove_run(folder: Path) -> None:

@@ -129,8 +129,9 @@ class Tuning(NamedTuple):
     def store(self, trials: Sequence[Trial], text: str, command: str) -> None:
         """Make the best trial the folder's: config.yaml's search, the weights if others won, info.json's record.
 
-        Scores that were measured otherwise are set apart. Each file is written whole, and no score stands beside what
-        it was not measured with, even if writing stops in between.
+        The record keeps the search of before any tuning, by which `nmt train` knows its own folder again. Scores that
+        were measured otherwise are set apart. Each file is written whole, and no score stands beside what it was not
+        measured with, even if writing stops in between.
         """
         winner, first = best(trials), trials[0]
         other_weights = winner.weights != first.weights
@@ -146,7 +147,8 @@ class Tuning(NamedTuple):
         checkpoint.write_whole(
             self.folder / checkpoint.CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         )
-        info["tuning"] = {"text": text, "command": command, "weights": winner.weights}
+        untuned = info.get("tuning", {}).get("search_before", self.saved.config.get("search", {}))
+        info["tuning"] = {"text": text, "command": command, "weights": winner.weights, "search_before": untuned}
         info["tuning"] |= {"score": asdict(winner.bleu), "before": asdict(first.bleu), "trials": len(trials)}
         checkpoint.save_info({**info, "scores": {**scores, "development": [asdict(winner.bleu)]}}, self.folder)
 

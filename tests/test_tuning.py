@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +132,47 @@ def test_scores_of_other_decoding_options_are_set_apart(tune, model):
     _, again = checkpoint.read_folder(model)
     assert again["scores"] == after["scores"]
     assert again["scores_before_tuning"] == before["scores"]
+
+
+@pytest.fixture
+def tuned(trained, tmp_path) -> Path:
+    """A run, tuned twice: weights and beam are others than those it was trained with."""
+    copy = shutil.copytree(trained, tmp_path / "tuned")
+    for beam, bleu in ((7, 4.0), (9, 5.0)):
+        tuning = Tuning.load(copy, torch.device("cpu"))
+        one, two = tuning.weights
+        other = replace(tuning.start, beam_size=beam)
+        trials = [
+            Trial(one, tuning.start, Score("BLEU", 3.0, "s"), 0.1),
+            Trial(two, other, Score("BLEU", bleu, "s"), 0.1),
+        ]
+        tuning.store(trials, "val", "nmt tune")
+    return copy
+
+
+def test_training_again_leaves_a_tuned_folder_as_it_is(tuned, toy, caplog):
+    before = contents(tuned)
+    assert b"beam_size: 9" in before["config.yaml"]
+    fit(config.read([], [*toy.flags, "--output", str(tuned)]), device="cpu")
+    assert contents(tuned) == before
+    assert "is already trained; nothing to do" in caplog.text
+    assert "options changed" not in caplog.text
+
+
+def test_other_search_options_than_those_before_tuning_are_obeyed(tuned, toy, caplog):
+    fit(config.read([], [*toy.flags, "--output", str(tuned), "--search.beam_size=2"]), device="cpu")
+    assert "search.beam_size: was 9, now 2" in caplog.text
+    kept, info = checkpoint.read_folder(tuned)
+    assert kept["search"]["beam_size"] == 2
+    assert "tuning" not in info
+
+
+def test_a_run_that_goes_on_is_tuned_no_more(tuned, toy):
+    epoch = checkpoint.read_folder(tuned)[0]["training"]["max_epochs"] + 1
+    fit(config.read([], [*toy.flags, "--output", str(tuned), f"--training.max_epochs={epoch}"]), device="cpu")
+    kept, info = checkpoint.read_folder(tuned)
+    assert kept["search"] == asdict(SearchOptions())
+    assert "tuning" not in info
 
 
 def test_a_dry_run_changes_nothing(tune, model):
