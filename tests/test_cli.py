@@ -425,8 +425,6 @@ def test_evaluate_translates_or_reads_translations(trained, toy, tmp_path, capsy
     assert Path(out).read_text() == Path(reference).read_text()
     assert main(["evaluate", "-i", out, "-r", reference]) == 0
     assert capsys.readouterr().out == by_model
-    assert main(["evaluate", "-i", out, "-m", str(trained), "-r", reference]) == 0  # what is given is not translated
-    assert capsys.readouterr().out == by_model
 
 
 def test_evaluate_reads_text_as_translate_does(trained, toy, tmp_path, capsys):
