@@ -84,7 +84,7 @@ def add_machine_options(verb: argparse.ArgumentParser) -> Any:
     group.add_argument(
         "--shortlist",
         action="store_true",
-        help="choose among likely words only, as learnt in training; faster on a CPU",
+        help="choose among likely words only, as learnt in training: a smaller output layer, on a CPU",
     )
     return group
 
