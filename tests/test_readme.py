@@ -47,7 +47,8 @@ def folder(tmp_path):
     (tmp_path / "words.de").write_text("Hund\n\nAnna\ttanzt\n", encoding="utf8")
     (tmp_path / "begin.de").write_text("Der\n\n\n", encoding="utf8")
     (tmp_path / "new.en").write_text("The dog sleeps.\n\nAnna often dances.\n", encoding="utf8")
-    (tmp_path / "moses.nbest").write_text("0 ||| Ein Hund . ||| lm= -9 ||| -1\n0 ||| Der Hund . ||| lm= -5 ||| -2\n")
+    hypotheses = "0 ||| Ein Hund . ||| lm= -9 ||| -1\n0 ||| Der Hund . ||| lm= -5 ||| -2\n"
+    (tmp_path / "moses.nbest").write_text(hypotheses + "2 ||| Anna tanzt oft . ||| lm= -4 ||| -1\n")
     with gzip.open(tmp_path / "phrase-table.gz", "wt") as file:
         file.write("the dog ||| der Hund ||| 0.5 0.5 ||| 0-0 1-1\n")
     return tmp_path
@@ -71,7 +72,7 @@ def test_the_commands_work_in_the_order_they_are_shown(folder):
         assert "BLEU" in run(command, folder)
     for command in commands("score|average|tune"):
         run(command, folder)
-    assert (folder / "ranked.nbest").read_text().count("nmt= ") == 2
+    assert (folder / "ranked.nbest").read_text().count("nmt= ") == 3
     assert (folder / "phrase-table.scored").read_text().startswith("the dog ||| der Hund ||| 0.5 0.5 ")
     assert (folder / "models/mean/info.json").exists()
     [program] = blocks("python")
