@@ -67,6 +67,18 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"nmt {__version__}\n"
 
 
+def test_torch_is_asked_for_huge_pages_unless_the_user_says_otherwise():
+    name = "THP_MEM_ALLOC_ENABLE"
+    code = (
+        f"import os; from nmt import cli\ntry: cli.main(['--version'])\nexcept SystemExit: print(os.environ[{name!r}])"
+    )
+    others = {key: value for key, value in os.environ.items() if key != name}
+    for given, expected in (({}, "1"), ({name: "0"}, "0")):
+        line = [sys.executable, "-c", code]
+        done = subprocess.run(line, capture_output=True, text=True, check=True, env=others | given)
+        assert done.stdout.split()[-1] == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -11,6 +11,7 @@ Let nothing else run beside it.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse_args(arguments)
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `nmt` itself has it
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)

@@ -16,6 +16,7 @@ import yaml
 
 from benchmarks.processes import BenchmarkError, Watched, watch
 
+OURS = {"PYTHONPATH", "THP_MEM_ALLOC_ENABLE"}  # variables that are not passed on: others run as they come
 TORCH = f"torch=={torch.__version__.partition('+')[0]}"
 
 
@@ -71,8 +72,8 @@ class System:
         """Run it, on so many threads. Its checkpoints are its own, so they are loaded as they are."""
         threads = str(setting.threads)
         own = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
-        ours = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return watch(command, cwd=setting.folder, env={**ours, **own})
+        given = {name: value for name, value in os.environ.items() if name not in OURS}
+        return watch(command, cwd=setting.folder, env={**given, **own})
 
     def training(self, python: Path, setting: Setting) -> list[str | Path]:
         """The command that trains."""
