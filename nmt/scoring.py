@@ -26,6 +26,7 @@ from nmt.corpus import Pair
 from nmt.evaluation import Score
 from nmt.model.language_model import LanguageModel
 from nmt.model.seq2seq import Seq2Seq
+from nmt.search import select
 from nmt.tokenizer import PAD
 from nmt.translator import LONGEST, WINDOW, OptionError, choose_device
 
@@ -204,10 +205,11 @@ class Scorer:
         """The readout (B, T, R) of each target word."""
         if isinstance(self.model, LanguageModel):
             readout, _ = self.model(batch.target_in, self.model.start(batch.source, batch.source_lengths))
-        else:
-            readout = self.model(batch.source, batch.source_lengths, batch.target_in)
-        assert isinstance(readout, Tensor)
-        return readout
+            assert isinstance(readout, Tensor)
+            return readout
+        source, which = batch.source.unique(dim=0, return_inverse=True)  # n-best lists have one source many times
+        state = select(self.model.start(source, (source != PAD).sum(1)), which, which)
+        return self.model.read(batch.target_in, state)[0]
 
 
 def _log_probs(logits: Tensor, words: Tensor) -> Tensor:

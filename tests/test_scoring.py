@@ -43,8 +43,11 @@ class Bigrams(nn.Module):
         nn.init.eye_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, source: Tensor, lengths: Tensor, target_in: Tensor) -> Tensor:
-        return self.table[target_in]
+    def start(self, source: Tensor, lengths: Tensor) -> tuple[()]:
+        return ()
+
+    def read(self, tokens: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
+        return self.table[tokens], state
 
 
 def bigrams(tokenizers: Tokenizers) -> tuple[Bigrams, dict[str, int]]:
@@ -160,6 +163,16 @@ def test_no_score_depends_on_the_batch(tokenizers, kind, data):
     for one, other in zip(alone, together, strict=True):
         assert (one.pieces, one.words) == (other.pieces, other.words)
         assert one.log_probs == pytest.approx(other.log_probs, abs=1e-5)
+
+
+def test_a_source_is_encoded_once_however_many_translations_it_has(tokenizers, monkeypatch):
+    model, sources = tiny(), ["a b", "b"]
+    pairs = [Pair(source, target) for source in sources for target in ("a", "b", "ab ba", "ba")]
+    alone = [scored.log_prob for pair in pairs for scored in Scorer(model, tokenizers).score([pair])]
+    encoded, start = [], model.start
+    monkeypatch.setattr(model, "start", lambda source, lengths: encoded.extend(lengths) or start(source, lengths))
+    assert [scored.log_prob for scored in Scorer(model, tokenizers).score(pairs)] == pytest.approx(alone, abs=1e-5)
+    assert sorted(encoded) == [3, 5]  # the pieces _ b and _ a _ b, and the EOS of each
 
 
 def test_the_output_layer_sees_so_many_words_at_a_time(tokenizers, monkeypatch):
@@ -336,9 +349,9 @@ def test_options_that_do_not_go_together(trained, language_model, toy, capsys, f
 
 
 @pytest.mark.parametrize(("precision", "reduced"), [("auto", False), ("fp32", False), ("bf16", True)])
-def test_precision_is_that_asked_for(tokenizers, precision, reduced):
+def test_precision_is_that_asked_for(tokenizers, monkeypatch, precision, reduced):
     model, _ = bigrams(tokenizers)
-    seen = []
-    model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    seen, read = [], model.read
+    monkeypatch.setattr(model, "read", lambda *a: seen.append(torch.is_autocast_enabled("cpu")) or read(*a))
     list(Scorer(model, tokenizers, precision=precision).score([Pair("a", "b")]))
     assert seen == [reduced]

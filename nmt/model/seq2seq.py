@@ -208,9 +208,14 @@ class Seq2Seq(nn.Module):
             readouts.append(readout)
         return torch.cat(readouts, dim=1)
 
+    def read(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Read tokens (N, T) from `state` on; the readout (N, T, R), which `output` makes logits, and the state after."""
+        readout, state = self.decoder(self.target_embedding(tokens), state)
+        return readout, state
+
     def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read one token per row (N,); log-probabilities of the next (N, V), in float32, and the state after it."""
-        readout, state = self.decoder(self.target_embedding(tokens[:, None]), state)
+        readout, state = self.read(tokens[:, None], state)
         return self.output(readout[:, 0]).float().log_softmax(dim=1), state
 
 
