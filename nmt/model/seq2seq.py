@@ -209,7 +209,7 @@ class Seq2Seq(nn.Module):
         return torch.cat(readouts, dim=1)
 
     def read(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """Read tokens (N, T) from `state` on; the readout (N, T, R), which `output` makes logits, and the state after."""
+        """Read tokens (N, T) from `state` on; the readout (N, T, R), which becomes logits, and the state after."""
         readout, state = self.decoder(self.target_embedding(tokens), state)
         return readout, state
 
