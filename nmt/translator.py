@@ -19,7 +19,7 @@ from nmt.decoding import decode, price
 from nmt.members import Folders, listed, load_members
 from nmt.model import products
 from nmt.model.attention import Attention
-from nmt.model.decoding import LaidModel, can_be_laid_out, lay_out
+from nmt.model.laid import LaidModel, can_be_laid_out, lay_out
 from nmt.model.language_model import LanguageModel
 from nmt.model.narrowed import NarrowedModel
 from nmt.model.seq2seq import Seq2Seq

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nmt.model.decoding import DecodingState, LaidModel
+from nmt.model.laid import DecodingState, LaidModel
 
 
 class NarrowedState(NamedTuple):

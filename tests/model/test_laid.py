@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from nmt.model.cells import LSTMCell
-from nmt.model.decoding import LaidModel, Words, is_bounded, lay_out, within_bounds
+from nmt.model.laid import LaidModel, Words, is_bounded, lay_out, within_bounds
 from nmt.model.narrowed import NarrowedModel
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.search import SearchOptions, beam_search
@@ -108,14 +108,14 @@ def test_one_thread_makes_the_table_and_the_others_go_on_without(monkeypatch):
         assert_close(words(torch.tensor([1, 2])), embedding[1:3] @ weight.t())  # another thread, meanwhile
         return x @ weight.t()
 
-    monkeypatch.setattr("nmt.model.decoding.product", product)
+    monkeypatch.setattr("nmt.model.laid.product", product)
     words(torch.tensor([0, 1, 2, 3]))
     assert made == [4]
     assert_close(words.table, embedding @ weight.t())
 
 
 def test_a_table_that_is_too_large_is_never_made(monkeypatch):
-    monkeypatch.setattr("nmt.model.decoding.TABLE", 95)  # 6 rows of 4 numbers of 4 bytes are 96
+    monkeypatch.setattr("nmt.model.laid.TABLE", 95)  # 6 rows of 4 numbers of 4 bytes are 96
     words = Words(torch.randn(6, 3), torch.randn(4, 3), None)
     for _ in range(4):
         words(torch.tensor([1, 2, 3]))
