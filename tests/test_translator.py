@@ -1,6 +1,7 @@
 """Text in, text out: every line answered in its place, whatever it is batched with."""
 
 import itertools
+import random
 import shutil
 
 import pytest
@@ -47,6 +48,19 @@ def test_no_translation_depends_on_the_batch(trained, toy):
     search = SearchOptions(beam_size=3, n_best=3)
     alone, together = (Translator.load(trained, search, batch_tokens=tokens) for tokens in (1, 10**6))
     same(alone.translate(lines), together.translate(lines))
+
+
+@pytest.mark.parametrize("size", [7, 64])
+def test_beside_others_in_any_order_a_line_is_answered_as_alone(trained, toy, size):
+    lines = (toy.text("val.en") + toy.text("train.en"))[:128]
+    translator = Translator.load(trained, SearchOptions(beam_size=4, n_best=4), precision="fp32", batch_tokens=10**6)
+    alone = {line: next(translator.translate([line])).candidates for line in lines}
+    random.Random(size).shuffle(lines)
+    for number in range(0, len(lines), size):
+        for answer in translator.translate(lines[number : number + size]):
+            for found, expected in zip(answer.candidates, alone[answer.source], strict=True):
+                assert found.pieces == expected.pieces
+                assert found.score == pytest.approx(expected.score, abs=1e-5, rel=0)
 
 
 def test_no_translation_depends_on_the_window(translator):
