@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PARALLEL = -n auto --maxprocesses 4 --dist loadfile
 OFFLINE = echo "make: installing failed (see above). It needs a Python package index: check the network, or PIP_INDEX_URL" \
 	"and PIP_FIND_LINKS if yours is a mirror, then run make again." >&2; exit 1
 
@@ -16,13 +17,13 @@ test: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(PARALLEL)
 
 test-fast: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest -m "not slow"
+	.venv/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

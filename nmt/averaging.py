@@ -69,7 +69,7 @@ def kept_checkpoints(folder: Path) -> list[Kept]:
         raise FileNotFoundError(f"{folder} has no {last.relative_to(folder)} of its training: name several models")
     callbacks = _read(last)["callbacks"]
     state = next(state for name, state in callbacks.items() if name.startswith("BestCheckpoints"))
-    more_is_better = state["monitor"] == "val_bleu"
+    more_is_better = state["monitor"] != "val_loss"
     found = [Kept(last.parent / Path(path).name, float(score)) for path, score in state["best_k_models"].items()]
     present = [kept for kept in found if kept.path.is_file()]
     return sorted(present, key=lambda kept: kept.score, reverse=more_is_better)

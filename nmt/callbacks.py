@@ -168,6 +168,12 @@ class Patience(EarlyStopping):
         """Take up the count."""
         super().load_state_dict({**state, "patience": self.patience})
 
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Say so where it ends the run."""
+        super().on_validation_end(trainer, module)
+        if self.wait_count >= self.patience:
+            log.info("stopping early: no better for %d validations in a row (training.patience)", self.wait_count)
+
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that appear whole or not at all; Lightning's go by way of $TMPDIR, which may be another disk."""

@@ -78,7 +78,9 @@ class Config:
         for section, name in absent:
             value = getattr(getattr(usual, section), name)
             if getattr(getattr(self, section), name) != value:
-                raise ValueError(f"{section}.{name} is for task translation, not language-model: leave it at {value}")
+                raise ValueError(
+                    f"{section}.{name} is for task translation, not language-model: leave it at {str(value).lower()}"
+                )
         if self.model.tie_embeddings == "all":
             raise ValueError("model.tie_embeddings all is for task translation: a language model has one, use target")
         if not self.training.truncate:

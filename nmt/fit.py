@@ -22,7 +22,7 @@ from nmt.evaluation import render
 from nmt.model.recurrent import WAYS, recurrent_layers
 from nmt.runs import Run, add_shortlist, fingerprints, prepare_run, read_all
 from nmt.search import SearchOptions
-from nmt.training import choose_precision
+from nmt.training import CHOICE, choose_precision
 from nmt.translator import choose_device
 
 log = logging.getLogger("nmt")
@@ -73,8 +73,10 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     _quieten_lightning()
     trainer = _trainer(config, folder, place, precision)
     parameters = sum(parameter.numel() for parameter in run.module.parameters())
+    kind = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}[precision]
+    threads = torch.get_num_threads()
     log.info(
-        "model: %.1fM parameters, on %s in %s, %d threads", parameters / 1e6, place, precision, torch.get_num_threads()
+        "model: %.1fM parameters, on %s in %s, %d thread%s", parameters / 1e6, place, kind, threads, "s" * (threads > 1)
     )
     layers = recurrent_layers(run.module.model)
     ways = {"loop" if looped else layer.path(place, True, precision != "32-true") for layer in layers}
@@ -181,7 +183,7 @@ def _check_text(folder: Path, config: Config) -> None:
 
 def _trainer(config: Config, folder: Path, device: torch.device, precision: Any) -> pl.Trainer:
     options = config.training
-    metric, mode = ("val_bleu", "max") if options.validation_metric == "bleu" else ("val_loss", "min")
+    metric, mode = (CHOICE, "max") if options.validation_metric == "bleu" else ("val_loss", "min")
     callbacks: list[Callback] = [
         Progress(),
         StopOnSignal(folder),
@@ -260,9 +262,9 @@ def _finish(folder: Path, config: Config, run: Run) -> None:
         scored.append(run.scores("validation"))
     chosen = max(range(len(scored)), key=lambda number: run.sign * scored[number][0].score)
     model.load_state_dict(choices[chosen])
-    log.info(
-        "weights: %s", "the best checkpoint" if chosen == 0 else f"the mean of the {len(all_best)} best checkpoints"
-    )
+    update = Path(saver.best_model_path).stem.rpartition("=")[2]
+    single = f"the best checkpoint, of update {update}" if update else "those of the end"
+    log.info("weights: %s", single if chosen == 0 else f"the mean of the {len(all_best)} best checkpoints")
     scores = {"validation": scored[chosen]}
     if config.data.test:
         scores["test"] = run.scores("test")

@@ -6,6 +6,8 @@ from typing import Any
 
 from nmt import __version__
 
+NOISE = ("recurrent_dropout", "zoneout")  # of the recurrence, in training
+
 
 def describe_model(folder: str | Path) -> dict[str, Any]:
     """Facts about a model folder, by name."""
@@ -31,14 +33,25 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
     }
 
 
+def _cell(model: dict[str, Any]) -> str:
+    """The cell, with what makes the recurrence another than it usually is."""
+    from nmt.model.seq2seq import ModelOptions
+
+    usual, said = ModelOptions(), [model["cell"]]
+    for name in (*("peepholes", "projection", "extra_projection", "reset", "transition", "residual"), *NOISE):
+        if (value := model.get(name, getattr(usual, name))) != getattr(usual, name):
+            said.append(name.replace("_", " ") + ("" if value is True else f" {value}"))
+    return ", ".join(said)
+
+
 def _network(model: dict[str, Any], translator: bool) -> dict[str, Any]:
     if not translator:
-        return {"cell": model["cell"], "layers": f"{model['decoder_layers']} layers of {model['hidden_size']}"}
+        return {"cell": _cell(model), "layers": f"{model['decoder_layers']} layers of {model['hidden_size']}"}
     sides = (
         f"2 x {model['hidden_size'] // 2} in both directions" if model["bidirectional"] else f"{model['hidden_size']}"
     )
     return {
-        "cell": model["cell"],
+        "cell": _cell(model),
         "encoder": f"{model['encoder_layers']} layers of {sides}",
         "decoder": f"{model['decoder_layers']} layers of {model['hidden_size']}",
         "attention": model["attention"],

@@ -17,7 +17,7 @@ def check_picture(name: str) -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("pictures need matplotlib: pip install 'nmt[plots]'") from error
+        raise ModuleNotFoundError("pictures need matplotlib: pip install matplotlib") from error
 
 
 def heat_map(

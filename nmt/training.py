@@ -31,6 +31,7 @@ from nmt.translator import OptionError, Translator
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Model = Seq2Seq | LanguageModel
+CHOICE = "val_choice"  # BLEU, and among equals (while all is still at 0) the loss
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class TrainingOptions:
         optimizer: adam (with decoupled weight decay), sgd (without momentum), rmsprop (Tieleman & Hinton 2012), or
             hessian-free (Martens & Sutskever 2011), which wants large batches and no dropout, and has no rate, schedule
             or clipping.
-        learning_rate: The peak rate, which the schedule scales.
+        learning_rate: The peak rate, which the schedule scales. The default suits adam and rmsprop; sgd wants far more,
+            such as 0.7 with loss_per sentence.
         schedule: constant; inverse-sqrt; cosine (to 0 at the last planned step); plateau (halved when the validation
             loss does not improve); halving (constant for `halve_after` epochs, then halved every `halve_every`).
         warmup_steps: Updates over which the rate grows from 0, whatever the schedule.
@@ -63,8 +65,8 @@ class TrainingOptions:
         max_steps: Updates; 0 for no limit.
         max_minutes: Minutes; 0 for no limit.
         validate_every: Updates between validations; 0 for one at the end of each epoch. Not with `accumulate`.
-        validation_metric: What chooses the best checkpoints and stops early: bleu, by beam search, or loss. Between the
-            best of them and their mean, BLEU decides.
+        validation_metric: What chooses the best checkpoints and stops early: bleu, by beam search, and among equals the
+            loss; or loss alone. Between the best of them and their mean, BLEU decides.
         validation_sentences: How many validation sentences are translated for BLEU (spread evenly); 0 for all.
         validation_beam: Beam of that search; 1 is greedy.
         patience: Validations without improvement before stopping; 0 for never.
@@ -122,6 +124,12 @@ class TrainingOptions:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"training.{name} lies in [0, 1), not {getattr(self, name)}")
         self._check_optimizer()
+        for name in ("halve_after", "halve_every"):
+            usual = TrainingOptions.__dataclass_fields__[name].default
+            if self.schedule != "halving" and getattr(self, name) != usual:
+                raise ValueError(
+                    f"training.{name} is for training.schedule halving, not {self.schedule}: leave it at {usual}"
+                )
 
     def _check_optimizer(self) -> None:
         """Refuse what this optimiser has not, or cannot do."""
@@ -139,9 +147,11 @@ class TrainingOptions:
                     f"leave it at {usual}"
                 )
         if self.optimizer == "hessian-free" and (self.accumulate > 1 or self.devices > 1 or self.truncate):
+            name = "truncate" if self.truncate else "accumulate" if self.accumulate > 1 else "devices"
             raise ValueError(
-                "training.optimizer hessian-free takes one whole batch on one device: leave accumulate and devices "
-                "at 1, truncate at 0, and set batch_tokens higher"
+                f"training.optimizer hessian-free takes one whole batch on one device: leave training.{name} at "
+                f"{TrainingOptions.__dataclass_fields__[name].default}"
+                + (", and set batch_tokens higher" if name == "accumulate" else "")
             )
 
 
@@ -349,6 +359,8 @@ class TranslationModule(TrainingModule):
             references = [[pair.target for pair in self.validation]]
             [bleu] = evaluate(hypotheses, references, metrics=("bleu",), language=self.language)
             self.log("val_bleu", bleu.score, sync_dist=True)
+            loss = min(1e3, float(self.trainer.callback_metrics["val_loss"]))
+            self.log(CHOICE, bleu.score - 1e-6 * loss, sync_dist=True)
         super().on_validation_epoch_end()
 
 

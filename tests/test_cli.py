@@ -13,6 +13,7 @@ import yaml
 
 from nmt import __version__, checkpoint
 from nmt.cli import main
+from nmt.info import _network
 
 
 @pytest.fixture
@@ -502,6 +503,14 @@ def test_info_of_a_model(trained, capsys):
     assert json.loads(capsys.readouterr().out)["parameters"] == sum(
         parameter.numel() for parameter in checkpoint.load(trained).model.parameters()
     )
+
+
+def test_info_says_what_kind_of_recurrence_it_is(trained):
+    model = checkpoint.read_folder(trained)[0]["model"]
+    assert _network(model, True)["cell"] == "lstm"
+    changed = {"peepholes": True, "projection": 8, "residual": True, "zoneout": 0.1}
+    assert _network(model | changed, True)["cell"] == "lstm, peepholes, projection 8, residual, zoneout 0.1"
+    assert _network(model | {"cell": "gru", "reset": "before"}, False)["cell"] == "gru, reset before"
 
 
 def test_info_of_this_machine(capsys):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nmt import config, fit, runs
+from nmt import config, fit, runs, training
 from nmt.callbacks import StoppedError
 from nmt.checkpoint import Tokenizers
 from nmt.config import ConfigError
@@ -193,12 +193,21 @@ def test_two_processes_train_one_model(tmp_path, toy, cell):
     assert scores[0]["score"] > 90
 
 
-def test_patience_stops_early_and_may_be_lengthened(tmp_path, toy):
+def test_patience_stops_early_and_may_be_lengthened(tmp_path, toy, caplog):
     stuck = ["--training.learning_rate=1e-12", "--training.max_epochs=20"]  # too small to change a weight
     folder = run(toy, tmp_path / "model", *stuck, "--training.patience=2")
     assert last(folder)["global_step"] == 3 * 13  # the first validation, and two that are no better
+    assert "stopping early: no better for 2 validations in a row (training.patience)" in caplog.messages
     run(toy, folder, *stuck, "--training.patience=4")
     assert last(folder)["global_step"] == 5 * 13
+
+
+def test_among_equal_bleu_the_lower_loss_is_better(tmp_path, toy, monkeypatch, caplog):
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: [Score("BLEU", 0.0, "")])
+    flags = ["--training.validation_metric=bleu", "--training.average=1", "--training.patience=1"]
+    folder = run(toy, tmp_path / "model", *flags)
+    assert last(folder)["global_step"] == 26  # not stopped after the first that is not better
+    assert "weights: the best checkpoint, of update 26" in caplog.messages
 
 
 def test_fewer_checkpoints_may_be_averaged_from_now_on(tmp_path, toy, monkeypatch, caplog):
@@ -207,7 +216,7 @@ def test_fewer_checkpoints_may_be_averaged_from_now_on(tmp_path, toy, monkeypatc
     scored = []
     monkeypatch.setattr(runs, "_scores", lambda *_: scored.append(1.0) or [Score("BLEU", 1.0, "")])
     run(toy, folder, *often, "--training.average=2")
-    assert "weights: the best checkpoint" in caplog.messages
+    assert any(message.startswith("weights: the best checkpoint, of update ") for message in caplog.messages)
     assert len(scored) == 2  # the best, and a mean
     run(toy, folder, *often, "--training.average=1")
     assert len(scored) == 3  # the best

@@ -256,7 +256,7 @@ def test_neither_kind_of_model_passes_for_the_other(tmp_path, toy, trained, caps
             "--model.bidirectional=false",
             r"model\.bidirectional is for task translation, not language-model: leave it at",
         ),
-        ("--tokenizer.joint=false", r"tokenizer\.joint is for task translation, not language-model: leave it at True"),
+        ("--tokenizer.joint=false", r"tokenizer\.joint is for task translation, not language-model: leave it at true"),
         ("--training.validation_beam=9", r"training\.validation_beam is for task translation, not language-model"),
         ("--search.beam_size=9", r"search\.beam_size is for task translation, not language-model: leave it at 5"),
         ("--model.encoder_layers=3", r"model\.encoder_layers is for task translation"),

@@ -238,7 +238,9 @@ def test_what_hessian_free_lowers_is_the_loss_that_is_logged():
 
 @pytest.mark.parametrize("setting", [{"accumulate": 2}, {"devices": 2}, {"truncate": 5}], ids=str)
 def test_hessian_free_takes_one_whole_batch(setting):
-    with pytest.raises(ValueError, match="hessian-free takes one whole batch on one device"):
+    [name] = setting
+    message = rf"hessian-free takes one whole batch on one device: leave training\.{name} at [01]"
+    with pytest.raises(ValueError, match=message):
         TrainingOptions(optimizer="hessian-free", **setting)
 
 
@@ -264,6 +266,12 @@ def test_what_another_optimizer_has_is_refused(optimizer, setting, owner):
     message = rf"training\.{name} is for training\.optimizer {owner}, not {optimizer}: leave it at"
     with pytest.raises(ValueError, match=message):
         TrainingOptions(optimizer=optimizer, **setting)
+
+
+@pytest.mark.parametrize("name", ["halve_after", "halve_every"])
+def test_halvings_are_for_the_schedule_that_halves(name):
+    with pytest.raises(ValueError, match=rf"training\.{name} is for training\.schedule halving, not cosine: leave it"):
+        TrainingOptions(**{name: 3.0})
 
 
 def test_truncation_is_for_training():

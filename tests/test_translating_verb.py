@@ -366,7 +366,7 @@ def test_pictures_that_cannot_be(refused, trained, blind, tmp_path, monkeypatch)
     assert refused("-m", trained, "--plot", "looks.jpeg").startswith("looks.jpeg: a picture is a file with one of the ")
     assert refused("-m", blind, "--plot", picture) == f"--plot needs a model with attention, and {blind} has none"
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert refused("-m", trained, "--plot", picture) == "pictures need matplotlib: pip install 'nmt[plots]'"
+    assert refused("-m", trained, "--plot", picture) == "pictures need matplotlib: pip install matplotlib"
     assert not picture.exists()
 
 

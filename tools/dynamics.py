@@ -7,9 +7,10 @@ the mean growth, per step, of the logarithm of a small difference between two st
 
 - *fixed point*: the state comes to rest;
 - *limit cycle*: it does not, yet differences do not grow;
-- *chaos*: they grow.
+- *chaos*: they grow;
+- *not settled*: it is still on its way to rest, so longer `--settle` is needed.
 
-Prints a table, and with `--plot FILE` draws it (needs matplotlib: pip install 'nmt[plots]').
+Prints a table, and with `--plot FILE` draws it (needs matplotlib: pip install matplotlib).
 """
 
 import argparse
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from arguments import Help, amount, picture, whole
 from torch import Tensor
 
 from nmt.model.cells import Cell, GRUCell, LectureLSTMCell, LSTMCell, RNNCell, like
 
 CELLS = {"rnn": RNNCell, "lecture-lstm": LectureLSTMCell, "lstm": LSTMCell, "gru": GRUCell}
+GAINS = [0.5, 0.9, 1.1, 1.5, 2, 3, 5, 10, 20]
 STILL = 1e-7  # a step no longer than this is rest
 NEUTRAL = 2e-3  # exponents nearer to 0 than this are not told from 0
 
@@ -57,27 +60,33 @@ def follow(cell: Cell, settle: int, steps: int) -> Motion:
     with torch.no_grad():
         for _ in range(settle):
             state = advance(state)
-    tangent, growth, last = torch.randn_like(state), 0.0, 0.0
+    tangent, growth, lengths = torch.randn_like(state), 0.0, list[float]()
     tangent /= tangent.norm()
     for _ in range(steps):
         after, tangent = torch.func.jvp(advance, (state,), (tangent,))
         tangent = tangent.detach()
         norm = float(tangent.norm())
         growth += torch.tensor(norm).log().item()  # -inf where nothing is left of the difference
-        last, state = float((after.detach() - state).norm()) / state.numel() ** 0.5, after.detach()
+        lengths.append(float((after.detach() - state).norm()) / state.numel() ** 0.5)
+        state = after.detach()
         tangent = tangent / norm if norm else torch.randn_like(state)
-    exponent = growth / steps
-    if last < STILL:
-        return Motion(exponent, last, "fixed point")
-    return Motion(exponent, last, "chaos" if exponent > NEUTRAL else "limit cycle")
+    return Motion(growth / steps, lengths[-1], _kind(growth / steps, lengths))
+
+
+def _kind(exponent: float, lengths: list[float]) -> str:
+    """What exponent and lengths of the steps say: those of a cycle come again, those on the way to rest shrink."""
+    if lengths[-1] < STILL:
+        return "fixed point"
+    if exponent > NEUTRAL:
+        return "chaos"
+    half = len(lengths) // 2
+    return "not settled" if sum(lengths[-half:]) < sum(lengths[:half]) / 2 else "limit cycle"
 
 
 def plot(found: dict[str, dict[float, Motion]], path: Path) -> None:
     """The exponent against the gain, one line per cell."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise SystemExit("--plot needs matplotlib: pip install 'nmt[plots]'") from error
+    import matplotlib.pyplot as plt
+
     figure, axes = plt.subplots(figsize=(7, 4))
     for name, motions in found.items():
         axes.plot(list(motions), [motion.exponent for motion in motions.values()], marker="o", label=name)
@@ -91,14 +100,14 @@ def plot(found: dict[str, dict[float, Motion]], path: Path) -> None:
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
-    parser.add_argument("--gains", nargs="+", type=float, default=[0.5, 0.9, 1.1, 1.5, 2, 3, 5, 10, 20])
-    parser.add_argument("--hidden", type=int, default=200)
-    parser.add_argument("--settle", type=int, default=1000, help="steps before measuring")
-    parser.add_argument("--steps", type=int, default=1000, help="steps measured over")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--plot", type=Path, help="a .png, .pdf or .svg to write")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="cells")
+    parser.add_argument("--gains", nargs="+", type=amount, default=GAINS, help="of the recurrence")
+    parser.add_argument("--hidden", type=whole(1), default=200, help="units of a cell")
+    parser.add_argument("--settle", type=whole(0), default=1000, help="steps before measuring")
+    parser.add_argument("--steps", type=whole(2), default=1000, help="steps measured over")
+    parser.add_argument("--seed", type=whole(0), default=1, help="of weights and start")
+    parser.add_argument("--plot", type=picture, help="a .png, .pdf or .svg to write")
     options = parser.parse_args()
     print(f"{'cell':<14}{'gain':>6}{'exponent':>11}{'last step':>11}  kind")
     found: dict[str, dict[float, Motion]] = {}

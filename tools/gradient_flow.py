@@ -6,7 +6,7 @@ start alone decide, and after training on shorter sequences. In a vanilla RNN it
 recurrence is made large (`--gain`); the memory of an LSTM carries it (the lecture's slides on vanishing and exploding
 gradients; Bengio et al. 1994; Pascanu et al. 2013).
 
-Prints the norms, and with `--plot FILE` draws them (needs matplotlib: pip install 'nmt[plots]').
+Prints the norms, and with `--plot FILE` draws them (needs matplotlib: pip install matplotlib).
 """
 
 import argparse
@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from arguments import Help, amount, picture, whole
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +27,7 @@ CELLS: dict[str, CellMaker] = {
     "lecture-lstm": LectureLSTMCell,
     "lstm": LSTMCell,
     "lstm, peepholes": partial(LSTMCell, peepholes=True),
+    "lstm, projection": lambda inputs, hidden: LSTMCell(inputs, hidden, projection=hidden // 2),
     "layer-norm-lstm": LayerNormLSTMCell,
     "gru": GRUCell,
     "gru, reset before": partial(GRUCell, reset="before"),
@@ -80,7 +82,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, dict[str, list[f
     print("norm so many steps before the end:")
     print(f"{'':<40}" + "".join(f"{step:>9}" for step in steps))
     found: dict[str, dict[str, dict[str, list[float]]]] = {"untrained": {}, "trained": {}}
-    for name in options.cells or CELLS:
+    for name in options.cells:
         torch.manual_seed(options.seed)
         reader = Reader(CELLS[name], options.hidden, options.gain)
         symbols = torch.randint(SYMBOLS, (options.batch, options.length))
@@ -96,10 +98,8 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, dict[str, list[f
 
 def plot(found: dict[str, dict[str, dict[str, list[float]]]], path: Path) -> None:
     """One panel before training and one after, the norms on a logarithmic scale; memories are dashed."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise SystemExit("--plot needs matplotlib: pip install 'nmt[plots]'") from error
+    import matplotlib.pyplot as plt
+
     figure, panels = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
     for axes, (stage, cells) in zip(panels, found.items(), strict=True):
         for number, (name, flows) in enumerate(cells.items()):
@@ -118,16 +118,16 @@ def plot(found: dict[str, dict[str, dict[str, list[float]]]], path: Path) -> Non
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--length", type=int, default=101, help="steps of the sequences measured on")
-    parser.add_argument("--train-length", type=int, default=20, help="steps of those trained on")
-    parser.add_argument("--updates", type=int, default=300)
-    parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--gain", type=float, default=1.0, help="what the recurrent weights are multiplied by")
-    parser.add_argument("--cells", nargs="+", choices=CELLS, help="all, if left out")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--plot", type=Path, help="a .png, .pdf or .svg to write")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser.add_argument("--length", type=whole(1), default=101, help="steps of the sequences measured on")
+    parser.add_argument("--train-length", type=whole(1), default=20, help="steps of those trained on")
+    parser.add_argument("--updates", type=whole(1), default=300, help="of that training")
+    parser.add_argument("--hidden", type=whole(2), default=64, help="units of a cell")
+    parser.add_argument("--batch", type=whole(1), default=64, help="sequences")
+    parser.add_argument("--gain", type=amount, default=1.0, help="what the recurrent weights are multiplied by")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="quoted where they have a blank")
+    parser.add_argument("--seed", type=whole(0), default=1, help="of weights and sequences")
+    parser.add_argument("--plot", type=picture, help="a .png, .pdf or .svg to write")
     options = parser.parse_args()
     found = measure(options)
     if options.plot:

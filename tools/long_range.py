@@ -8,13 +8,13 @@ as it comes. All sequences are fresh. A method that has failed at `--patience` l
 ones.
 
 Prints a line per length and method as it ends, and the table; with `--plot FILE` draws the error by length (needs
-matplotlib: pip install 'nmt[plots]').
+matplotlib: pip install matplotlib).
 """
 
 import argparse
-from pathlib import Path
 
 import torch
+from arguments import Help, amount, picture, whole
 from long_memory.report import Results, plot, table
 from long_memory.tasks import TASKS
 from long_memory.training import METHODS, STARTS, best_of
@@ -38,45 +38,43 @@ def climb(name: str, seed: int, options: argparse.Namespace, found: Results) -> 
 
 def main() -> None:
     """Run all, print the table and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
     add = parser.add_argument
-    add("--task", choices=TASKS, default="adding", help="(default: %(default)s)")
+    add("--task", choices=TASKS, default="adding", help="what is to be learnt")
     add(
         "--lengths",
-        type=int,
+        type=whole(10),
         nargs="+",
         default=[20, 30, 50, 70, 100, 150, 200],
-        help="of a sequence, from 10 (default: %(default)s)",
+        help="of a sequence, from 10: the marks stand in its tenths",
     )
-    add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="(default: all)")
-    add("--seconds", type=float, default=60, help="processor time of each run (default: %(default)s)")
-    add("--seeds", type=int, nargs="+", default=[1], help="of weights and sequences (default: %(default)s)")
+    add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="networks and how they are trained")
+    add("--seconds", type=amount, default=60, help="processor time of each run")
+    add("--seeds", type=whole(0), nargs="+", default=[1], help="of weights and sequences")
     add(
         "--patience",
-        type=int,
+        type=whole(1),
         default=1,
-        help="lengths failed in a row, after which none follow (default: %(default)s)",
+        help="lengths failed in a row, after which none follow",
     )
-    add("--hidden", type=int, default=50, help="units (default: %(default)s)")
-    add("--start", choices=STARTS, default="orthogonal", help="of the vanilla RNN (default: %(default)s)")
+    add("--hidden", type=whole(1), default=50, help="units")
+    add("--start", choices=STARTS, default="orthogonal", help="of the vanilla RNN")
     add(
         "--forget-bias",
         type=float,
         default=4,
-        help="of the LSTM at the start, as Le et al. (2015) tried on this task (default: %(default)s)",
+        help="of the LSTM at the start, as Le et al. (2015) tried on this task",
     )
-    add("--batch", type=int, default=20, help="of first-order methods (default: %(default)s)")
-    add("--large-batch", type=int, default=1000, help="of Hessian-free (default: %(default)s)")
-    add("--curvature-batch", type=int, default=200, help="what of it gives the curvature (default: %(default)s)")
-    add("--damping", type=float, default=0.01, help="lambda at the start (default: %(default)s)")
-    add("--structural-damping", type=float, default=0.1, help="mu (default: %(default)s)")
-    add("--max-iterations", type=int, default=100, help="of conjugate gradients (default: %(default)s)")
-    add("--plot", type=Path, help="a .png, .pdf or .svg to write")
+    add("--batch", type=whole(1), default=20, help="of first-order methods")
+    add("--large-batch", type=whole(1), default=1000, help="of Hessian-free")
+    add("--curvature-batch", type=whole(1), default=200, help="what of it gives the curvature")
+    add("--damping", type=amount, default=0.01, help="lambda at the start")
+    add("--structural-damping", type=amount, default=0.1, help="mu")
+    add("--max-iterations", type=whole(1), default=100, help="of conjugate gradients")
+    add("--plot", type=picture, help="a .png, .pdf or .svg to write")
     options = parser.parse_args()
-    if min(options.lengths) < 10:
-        parser.error(
-            f"--lengths: the marks stand in tenths of a sequence, so {min(options.lengths)} is too short: from 10"
-        )
+    if options.curvature_batch > options.large_batch:
+        parser.error(f"--curvature-batch: it is a part of --large-batch, {options.large_batch}, so at most that")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # where gradients vanish, they would cost a fifth of the time
     found: Results = {}

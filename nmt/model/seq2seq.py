@@ -147,7 +147,9 @@ class ModelOptions:
             value, usual = getattr(self, name), ModelOptions.__dataclass_fields__[name].default
             if value != usual and name not in has.get(self.cell, set()):
                 owners = " or ".join(cell for cell in has if name in has[cell])
-                raise ValueError(f"model.{name} is for model.cell {owners}, not {self.cell}: leave it at {usual}")
+                raise ValueError(
+                    f"model.{name} is for model.cell {owners}, not {self.cell}: leave it at {str(usual).lower()}"
+                )
         if self.extra_projection and not self.projection:
             raise ValueError("model.extra_projection stands beside model.projection, which is 0")
         if self.projection >= self.hidden_size:

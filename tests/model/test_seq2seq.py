@@ -267,7 +267,7 @@ def test_the_vector_at_every_step_is_as_wide_as_asked():
         ({"zoneout": -0.5}, r"model\.zoneout is a probability below 1, not -0\.5"),
         ({"transition": 0}, r"model\.transition must be at least 1, not 0"),
         ({"cell": "lsmt"}, r"model\.cell must be one of rnn, lstm, .*, not lsmt"),
-        ({"cell": "gru", "peepholes": True}, r"model\.peepholes is for model\.cell lstm, not gru: leave it at False"),
+        ({"cell": "gru", "peepholes": True}, r"model\.peepholes is for model\.cell lstm, not gru: leave it at false"),
         ({"cell": "lecture-lstm", "projection": 4}, r"model\.projection is for model\.cell lstm, not lecture-lstm"),
         ({"reset": "before"}, r"model\.reset is for model\.cell gru, not lstm: leave it at after"),
         ({"cell": "rnn", "forget_bias": 0.0}, r"model\.forget_bias is for model\.cell lstm or .*, not rnn"),

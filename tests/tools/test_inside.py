@@ -4,6 +4,7 @@ import math
 
 import dynamics
 import gradient_flow
+import long_range
 import pytest
 import torch
 from torch import tensor
@@ -81,6 +82,35 @@ def test_a_saturated_flip_flop_is_a_cycle_though_no_difference_survives():
     cell.recurrent_weight.data.fill_(-100.0)
     torch.manual_seed(1)
     assert dynamics.follow(cell, 50, 50) == dynamics.Motion(-math.inf, 2.0, "limit cycle")
+
+
+def test_what_is_still_on_its_way_to_rest_is_no_cycle():
+    """A turn that shrinks by 1 % a step: after 20 steps each is still 0.8 of its length, after 2000 nothing is left."""
+    for settle, kind in ((20, "not settled"), (2000, "fixed point")):
+        torch.manual_seed(1)
+        assert dynamics.follow(rotation(0.99), settle, 200).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("tool", "flags", "complaint"),
+    [
+        (gradient_flow, ["--length=-1"], "argument --length: must be at least 1, not -1"),
+        (gradient_flow, ["--updates=0"], "argument --updates: must be at least 1, not 0"),
+        (gradient_flow, ["--hidden=x"], "argument --hidden: must be a whole number, not 'x'"),
+        (gradient_flow, ["--plot=x.xyz"], "argument --plot: x.xyz: a picture is a file with one of the endings .png"),
+        (gradient_flow, ["--plot=/nowhere/x.png"], "argument --plot: /nowhere is not a folder: make it first"),
+        (dynamics, ["--gains=nan"], "argument --gains: must be at least 0 and finite, not nan"),
+        (dynamics, ["--gains=x"], "argument --gains: must be a number, not 'x'"),
+        (long_range, ["--curvature-batch=50", "--large-batch=10"], "it is a part of --large-batch, 10, so at most"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_at_once(monkeypatch, capsys, tool, flags, complaint):
+    monkeypatch.setattr("sys.argv", ["tool", *flags])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        tool.main()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert complaint in err
 
 
 def test_a_strong_random_recurrence_is_chaos():

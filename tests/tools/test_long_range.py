@@ -186,11 +186,11 @@ def test_sequences_too_short_for_tenths_are_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["long_range.py", "--lengths", "50", "9"])
     with pytest.raises(SystemExit, match=r"^2$"):
         long_range.main()
-    assert "the marks stand in tenths of a sequence, so 9 is too short" in capsys.readouterr().err
+    assert "argument --lengths: must be at least 10, not 9" in capsys.readouterr().err
 
 
 def test_the_command_prints_a_table_and_draws(monkeypatch, capsys, tmp_path):
-    small = "--lengths 10 20 --patience 2 --seconds 0.01 --hidden 4 --large-batch 20 --seeds 1 2 --max-iterations 3"
+    small = "--lengths 10 20 --patience 2 --seconds 0.01 --hidden 4 --large-batch 20 --curvature-batch 10 --seeds 1 2 --max-iterations 3"
     monkeypatch.setattr(sys, "argv", ["long_range.py", *small.split(), "--plot", str(tmp_path / "far.png")])
     long_range.main()
     rows = capsys.readouterr().out.splitlines()[-6:]

@@ -33,10 +33,8 @@ def _cell(results: list[Result], task: Task) -> str:
 
 def plot(found: Results, task: Task, path: Path) -> None:
     """The error by length, on a logarithmic scale: a line through the medians, a dot for each seed."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise SystemExit("--plot needs matplotlib: pip install 'nmt[plots]'") from error
+    import matplotlib.pyplot as plt
+
     figure, axes = plt.subplots(figsize=(7, 4))
     for number, (name, by_length) in enumerate(found.items()):
         line = {"color": f"C{number}", "linestyle": "--" if name.startswith("lstm") else "-"}
