@@ -116,4 +116,5 @@ def test_every_file_the_readme_points_to_is_there():
 
 def test_no_figure_is_still_missing():
     for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        assert not re.findall(r"\b[A-Z]+_[A-Z][A-Z0-9_]*\b", path.read_text(encoding="utf8")), path
+        prose = re.sub(r"`[^`]*`", "", path.read_text(encoding="utf8"))  # variables of a command are no gaps
+        assert not re.findall(r"\b[A-Z]+_[A-Z][A-Z0-9_]*\b", prose), path
