@@ -171,7 +171,7 @@ class Patience(EarlyStopping):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Say so where it ends the run."""
         super().on_validation_end(trainer, module)
-        if self.wait_count >= self.patience:
+        if self.wait_count >= self.patience and trainer.global_step < _planned(trainer):
             log.info("stopping early: no better for %d validations in a row (training.patience)", self.wait_count)
 
 

@@ -31,7 +31,7 @@ from nmt.translator import OptionError, Translator
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Model = Seq2Seq | LanguageModel
-CHOICE = "val_choice"  # BLEU, and among equals (while all is still at 0) the loss
+CHOICE = "val_choice"  # BLEU; while that is still 0, the loss
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class TrainingOptions:
         max_steps: Updates; 0 for no limit.
         max_minutes: Minutes; 0 for no limit.
         validate_every: Updates between validations; 0 for one at the end of each epoch. Not with `accumulate`.
-        validation_metric: What chooses the best checkpoints and stops early: bleu, by beam search, and among equals the
-            loss; or loss alone. Between the best of them and their mean, BLEU decides.
+        validation_metric: What chooses the best checkpoints and stops early: bleu, by beam search, and while that is 0
+            the loss; or loss alone. Between the best of them and their mean, BLEU decides.
         validation_sentences: How many validation sentences are translated for BLEU (spread evenly); 0 for all.
         validation_beam: Beam of that search; 1 is greedy.
         patience: Validations without improvement before stopping; 0 for never.

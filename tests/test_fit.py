@@ -205,9 +205,9 @@ def test_patience_stops_early_and_may_be_lengthened(tmp_path, toy, caplog):
 def test_among_equal_bleu_the_lower_loss_is_better(tmp_path, toy, monkeypatch, caplog):
     monkeypatch.setattr(training, "evaluate", lambda *_, **__: [Score("BLEU", 0.0, "")])
     flags = ["--training.validation_metric=bleu", "--training.average=1", "--training.patience=1"]
-    folder = run(toy, tmp_path / "model", *flags)
-    assert last(folder)["global_step"] == 26  # not stopped after the first that is not better
-    assert "weights: the best checkpoint, of update 26" in caplog.messages
+    folder = run(toy, tmp_path / "model", *flags, "--training.max_epochs=3")
+    assert last(folder)["global_step"] == 39  # not stopped where BLEU was no better
+    assert "weights: the best checkpoint, of update 39" in caplog.messages
 
 
 def test_fewer_checkpoints_may_be_averaged_from_now_on(tmp_path, toy, monkeypatch, caplog):

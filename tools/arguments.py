@@ -23,15 +23,21 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
-def amount(text: str) -> float:
-    """A finite number that is not negative."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and finite, not {text}")
-    return value
+def real(least: float = -math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """An `argparse` type: a finite number from `least` on, or above it."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a number, not {text!r}") from None
+        if not math.isfinite(number):
+            raise argparse.ArgumentTypeError(f"must be finite, not {text}")
+        if number < least or (above and number == least):
+            raise argparse.ArgumentTypeError(f"must be {'above' if above else 'at least'} {least:g}, not {text}")
+        return number
+
+    return parse
 
 
 def picture(text: str) -> Path:
@@ -47,4 +53,7 @@ def picture(text: str) -> Path:
 
 
 class Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """The description as it stands, and every default."""
+    """The description as it stands, and every default that there is."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)

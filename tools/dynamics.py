@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from arguments import Help, amount, picture, whole
+from arguments import Help, picture, real, whole
 from torch import Tensor
 
 from nmt.model.cells import Cell, GRUCell, LectureLSTMCell, LSTMCell, RNNCell, like
@@ -101,8 +101,8 @@ def plot(found: dict[str, dict[float, Motion]], path: Path) -> None:
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
-    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="cells")
-    parser.add_argument("--gains", nargs="+", type=amount, default=GAINS, help="of the recurrence")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="which are left to themselves")
+    parser.add_argument("--gains", nargs="+", type=real(0), default=GAINS, help="of the recurrence")
     parser.add_argument("--hidden", type=whole(1), default=200, help="units of a cell")
     parser.add_argument("--settle", type=whole(0), default=1000, help="steps before measuring")
     parser.add_argument("--steps", type=whole(2), default=1000, help="steps measured over")

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from arguments import Help, amount, picture, whole
+from arguments import Help, picture, real, whole
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--updates", type=whole(1), default=300, help="of that training")
     parser.add_argument("--hidden", type=whole(2), default=64, help="units of a cell")
     parser.add_argument("--batch", type=whole(1), default=64, help="sequences")
-    parser.add_argument("--gain", type=amount, default=1.0, help="what the recurrent weights are multiplied by")
+    parser.add_argument("--gain", type=real(0), default=1.0, help="what the recurrent weights are multiplied by")
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="quoted where they have a blank")
     parser.add_argument("--seed", type=whole(0), default=1, help="of weights and sequences")
     parser.add_argument("--plot", type=picture, help="a .png, .pdf or .svg to write")

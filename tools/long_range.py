@@ -14,7 +14,7 @@ matplotlib: pip install matplotlib).
 import argparse
 
 import torch
-from arguments import Help, amount, picture, whole
+from arguments import Help, picture, real, whole
 from long_memory.report import Results, plot, table
 from long_memory.tasks import TASKS
 from long_memory.training import METHODS, STARTS, best_of
@@ -49,7 +49,7 @@ def main() -> None:
         help="of a sequence, from 10: the marks stand in its tenths",
     )
     add("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="networks and how they are trained")
-    add("--seconds", type=amount, default=60, help="processor time of each run")
+    add("--seconds", type=real(0, above=True), default=60, help="processor time of each run")
     add("--seeds", type=whole(0), nargs="+", default=[1], help="of weights and sequences")
     add(
         "--patience",
@@ -61,15 +61,15 @@ def main() -> None:
     add("--start", choices=STARTS, default="orthogonal", help="of the vanilla RNN")
     add(
         "--forget-bias",
-        type=float,
+        type=real(),
         default=4,
         help="of the LSTM at the start, as Le et al. (2015) tried on this task",
     )
     add("--batch", type=whole(1), default=20, help="of first-order methods")
     add("--large-batch", type=whole(1), default=1000, help="of Hessian-free")
     add("--curvature-batch", type=whole(1), default=200, help="what of it gives the curvature")
-    add("--damping", type=amount, default=0.01, help="lambda at the start")
-    add("--structural-damping", type=amount, default=0.1, help="mu")
+    add("--damping", type=real(0, above=True), default=0.01, help="lambda at the start")
+    add("--structural-damping", type=real(0), default=0.1, help="mu")
     add("--max-iterations", type=whole(1), default=100, help="of conjugate gradients")
     add("--plot", type=picture, help="a .png, .pdf or .svg to write")
     options = parser.parse_args()

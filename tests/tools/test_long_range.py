@@ -190,7 +190,8 @@ def test_sequences_too_short_for_tenths_are_refused(monkeypatch, capsys):
 
 
 def test_the_command_prints_a_table_and_draws(monkeypatch, capsys, tmp_path):
-    small = "--lengths 10 20 --patience 2 --seconds 0.01 --hidden 4 --large-batch 20 --curvature-batch 10 --seeds 1 2 --max-iterations 3"
+    small = "--lengths 10 20 --patience 2 --seconds 0.01 --hidden 4 --seeds 1 2"
+    small += " --large-batch 20 --curvature-batch 10 --max-iterations 3"
     monkeypatch.setattr(sys, "argv", ["long_range.py", *small.split(), "--plot", str(tmp_path / "far.png")])
     long_range.main()
     rows = capsys.readouterr().out.splitlines()[-6:]
