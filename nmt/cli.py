@@ -37,9 +37,7 @@ OF_TRANSLATIONS = ("input", "reference", "lowercase", "tokenize", "jsonl", "quie
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault(
-        "THP_MEM_ALLOC_ENABLE", "1"
-    )  # torch's large tensors in huge pages: training gains a sixth
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's large tensors in huge pages: training gains a sixth
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and not options.takes_config:
