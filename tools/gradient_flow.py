@@ -39,7 +39,8 @@ class Reader(nn.Module):
 
     def __init__(self, cell: CellMaker, hidden: int, gain: float) -> None:
         super().__init__()
-        self.layer, self.output = Layer(SYMBOLS, hidden, cell=cell), nn.Linear(hidden, SYMBOLS)
+        self.layer = Layer(SYMBOLS, hidden, cell=cell)
+        self.output = nn.Linear(self.layer.output_size, SYMBOLS)
         for part in self.layer.cells:
             part.recurrent_weight.data *= gain
 

@@ -40,6 +40,17 @@ def test_each_step_multiplies_by_the_recurrence():
     assert flow == pytest.approx([flow[-1] / 8, flow[-1] / 4, flow[-1] / 2, flow[-1]])
 
 
+@pytest.mark.parametrize("name", gradient_flow.CELLS)
+def test_the_last_output_is_told_by_the_output_layer_alone(name):
+    """dE/dh(T) = (p - y) W, of softmax p and the symbol y that is asked for."""
+    network = reader(gradient_flow.CELLS[name], hidden=4)
+    outputs, _ = network.layer(torch.nn.functional.one_hot(SYMBOLS, 8).float())
+    errors = network.output(outputs[:, -1]).softmax(dim=1)
+    errors[torch.arange(2), SYMBOLS[:, 0]] -= 1
+    expected = (errors @ network.output.weight).norm(dim=1).mean().item()
+    assert network.flow(SYMBOLS)["dE/dh"][-1] == pytest.approx(expected, rel=1e-4)
+
+
 def test_an_open_memory_carries_the_error_whole():
     """f = 1, and no recurrence: dE/dc is the same at every step but that the last h is made of the last c alone."""
     network = reader(LSTMCell)
