@@ -90,7 +90,6 @@ def uninterrupted(toy, tmp_path_factory):
         (7, signal.SIGINT, ["--training.optimizer=rmsprop", "--model.cell=gru", "--model.recurrent_dropout=0.2"]),
     ],
 )
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 def test_a_run_interrupted_and_taken_up_is_the_run_uninterrupted(
     tmp_path, toy, uninterrupted, monkeypatch, update, number, flags
 ):
@@ -390,7 +389,6 @@ def test_sgd_with_halving(tmp_path, toy):
     ],
     ids=str,
 )
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 def test_every_cell_and_optimiser_learns_and_is_read_back(tmp_path, toy, caplog, flags, way):
     """In 26 updates (6 of hessian-free) perplexity falls well below that of knowing nothing, 60.
 

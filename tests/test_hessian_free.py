@@ -26,7 +26,6 @@ from nmt.hessian_free import (
 )
 
 # torch's own, at the first forward derivative of a process
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 # so much that every iterate of conjugate gradients does better than the one before, and the last is the step
 DAMPING = 30.0

@@ -211,7 +211,6 @@ def test_rmsprop_by_hand():
     assert_close(moved, -0.01 * GRADIENT.sign() * math.sqrt(10), rtol=1e-4, atol=0)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 def test_hessian_free_lowers_the_loss_of_a_network_far_below_one_step_of_descent():
     model, batch = network(), collate(PAIRS)
 
@@ -224,7 +223,6 @@ def test_hessian_free_lowers_the_loss_of_a_network_far_below_one_step_of_descent
     assert after < descended
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 def test_what_hessian_free_lowers_is_the_loss_that_is_logged():
     model, batch = network(), collate(PAIRS)
     module = TranslationModule(model, TrainingOptions(label_smoothing=0.2), None, [])

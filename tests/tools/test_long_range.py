@@ -18,7 +18,6 @@ from torch.testing import assert_close
 from nmt.model.cells import HiddenState
 
 # torch's own, at the first forward derivative of a process
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
