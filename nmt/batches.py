@@ -1,6 +1,6 @@
 """From pairs of text to padded batches of ids: encoded once to disk, grouped by length, resumable to the batch.
 
-Legend: **B** sentences, **S** source length, **T** target length; every length counts the EOS.
+Legend: **B** sentences, **S** source length, **T** target length, **W** target words; every length counts the EOS.
 """
 
 import hashlib
@@ -35,6 +35,7 @@ class Batch(NamedTuple):
     source_lengths: Tensor  # (B,) EOS counted
     target_in: Tensor  # (B, T) what the decoder reads: BOS first
     target_out: Tensor  # (B, T) what it must say: EOS last, then PAD
+    words: Tensor  # (W,) places in target_out, row after row, of what is no PAD
 
 
 def collate(pairs: Sequence[tuple[Ids, Ids]], multiple: int = 1) -> Batch:
@@ -45,7 +46,8 @@ def collate(pairs: Sequence[tuple[Ids, Ids]], multiple: int = 1) -> Batch:
     target_in[:, 0] = BOS
     steps = np.arange(1, target_out.shape[1])  # step t reads what step t-1 said, but for the EOS
     target_in[:, 1:] = np.where(steps < target_lengths[:, None], target_out[:, :-1], PAD)
-    return Batch(*map(torch.from_numpy, (source, source_lengths, target_in, target_out)))
+    words = np.flatnonzero(target_out != PAD)
+    return Batch(*map(torch.from_numpy, (source, source_lengths, target_in, target_out, words)))
 
 
 def collate_sources(sources: Sequence[Ids], multiple: int = 1) -> tuple[Tensor, Tensor]:

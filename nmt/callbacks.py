@@ -16,7 +16,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
 from nmt.checkpoint import whole
-from nmt.tokenizer import PAD
 from nmt.training import TrainingModule, planned_updates
 
 log = logging.getLogger("nmt")
@@ -109,7 +108,7 @@ class Progress(Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
         """Count a batch."""
-        self.words += int((batch.target_out != PAD).sum())
+        self.words += len(batch.words)
         now = time.monotonic()
         if now - self.said < (self.seconds if self.bar.disable else 0.5):
             return

@@ -7,7 +7,6 @@ from nmt.batches import Batch
 from nmt.hessian_free import Objective, Outputs, softmax_cross_entropy
 from nmt.model.recurrent import recurrent_layers
 from nmt.model.seq2seq import Seq2Seq
-from nmt.tokenizer import PAD
 
 
 class Spelling(nn.Module):
@@ -20,7 +19,7 @@ class Spelling(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The logits (W, V) of all words of the batch."""
         readout = self.model(batch.source, batch.source_lengths, batch.target_in)
-        logits: Tensor = self.model.output(readout[batch.target_out != PAD])
+        logits: Tensor = self.model.output(readout.flatten(0, 1).index_select(0, batch.words))
         return logits
 
 
@@ -39,4 +38,4 @@ def objective(model: Seq2Seq, batch: Batch, smoothing: float) -> Objective:
             hook.remove()
         return Outputs(logits, torch.cat(hidden))
 
-    return Objective(forward, batch.target_out[batch.target_out != PAD], softmax_cross_entropy(smoothing))
+    return Objective(forward, batch.target_out.flatten()[batch.words], softmax_cross_entropy(smoothing))

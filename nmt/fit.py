@@ -230,6 +230,8 @@ def _quieten_lightning() -> None:
         "Checkpoint directory",
         ".*treespec",
         "The number of training batches",
+        "You have overridden `on_before_batch_transfer`",
+        "GPU available but not used",
     ):
         warnings.filterwarnings("ignore", message)
 

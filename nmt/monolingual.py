@@ -34,6 +34,7 @@ class Stretch(NamedTuple):
 
     target_in: Tensor  # (B, T) what the model reads
     target_out: Tensor  # (B, T) what it must say, the token after; PAD where there is none
+    words: Tensor  # (W,) places in target_out, row after row, of what is no PAD
     fresh: bool  # whether the rows begin here, from the zero state, and do not go on from the stretch before
 
 
@@ -199,8 +200,9 @@ class Stretches:
         said = np.where(places <= last, self.ids[np.minimum(places, last)], PAD)
         before = np.where(places <= last + 1, self.ids[np.clip(places - 1, 0, last)], PAD)
         read = np.where((before == EOS) | (places == 0), BOS, before)
-        target_in, target_out = (torch.from_numpy(part.astype(np.int64)) for part in (read, said))
-        return Stretch(target_in, target_out, fresh=number == 0)
+        parts = read.astype(np.int64), said.astype(np.int64), np.flatnonzero(said != PAD)
+        target_in, target_out, words = map(torch.from_numpy, parts)
+        return Stretch(target_in, target_out, words, fresh=number == 0)
 
 
 class StretchLoader(Loader[Stretch]):
@@ -225,4 +227,4 @@ class SentenceLoader(Loader[Stretch]):
     def batch(self, indices: Any) -> Stretch:
         """The sentences at these indices, padded."""
         batch = collate([(row, row) for row in self.text.sentences(indices)])
-        return Stretch(batch.target_in, batch.target_out, fresh=True)
+        return Stretch(batch.target_in, batch.target_out, batch.words, fresh=True)

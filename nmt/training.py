@@ -22,11 +22,10 @@ from nmt.evaluation import evaluate
 from nmt.hessian_free import HessianFree
 from nmt.model.language_model import LanguageModel
 from nmt.model.loss import cross_entropy
-from nmt.model.products import has_bf16
+from nmt.model.products import has_bf16, has_bf16_on_gpu
 from nmt.model.recurrent import recurrent_layers
 from nmt.model.seq2seq import Seq2Seq
 from nmt.search import SearchOptions
-from nmt.tokenizer import PAD
 from nmt.translator import OptionError, Translator
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -226,6 +225,12 @@ class TrainingModule(pl.LightningModule):
         """The readout (B, T, R) of a batch."""
         raise NotImplementedError
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """From pinned memory a GPU fetches a batch while it computes; the host does not wait for it."""
+        if self.device.type != "cuda":
+            return batch
+        return batch._make(part.pin_memory() if isinstance(part, Tensor) else part for part in batch)
+
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """The summed loss of a batch; `configure_gradient_clipping` divides by the units of the whole update."""
         self.batch = batch
@@ -236,10 +241,9 @@ class TrainingModule(pl.LightningModule):
 
     def _loss(self, batch: Any, smoothing: float) -> tuple[Tensor, int]:
         """Cross-entropy summed over the batch, and its words; the output layer sees no padding."""
-        real = batch.target_out != PAD  # (B, T)
-        readout = self.read(batch)[real]  # (W, R)
+        readout = self.read(batch).flatten(0, 1).index_select(0, batch.words)  # (W, R)
         logits = self.model.output(readout)  # (W, V)
-        return cross_entropy(logits, batch.target_out[real], smoothing), readout.size(0)
+        return cross_entropy(logits, batch.target_out.flatten()[batch.words], smoothing), len(batch.words)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser; its rate is set before every update, so a resumed run obeys the options it is given."""
@@ -284,12 +288,14 @@ class TrainingModule(pl.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Divide the summed gradient by its words or sentences and clip its norm, in one pass."""
-        units = self.trainer.strategy.reduce(torch.tensor(float(self.units), device=self.device), reduce_op="mean")
+        units: Any = float(self.units)
+        if self.options.devices > 1:
+            units = self.trainer.strategy.reduce(torch.tensor(units, device=self.device), reduce_op="mean")
         self.units = 0
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) / units
-        scale = min(1.0, self.options.clip_norm / (float(norm) + 1e-6)) if self.options.clip_norm else 1.0
-        torch._foreach_mul_(gradients, scale / float(units))
+        scale = (self.options.clip_norm / (norm + 1e-6)).clamp(max=1.0) if self.options.clip_norm else norm.new_ones(())
+        torch._foreach_mul_(gradients, scale / units)
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
         """Cross-entropy per word, unsmoothed."""
@@ -368,7 +374,7 @@ def choose_precision(precision: Precision, device: torch.device) -> Literal["32-
     """Lightning's name; `auto` is bf16 where the device multiplies it in hardware, fp16 on older GPUs, else fp32."""
     if precision == "auto":
         if device.type == "cuda":
-            precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+            precision = "bf16" if has_bf16_on_gpu() else "fp16"
         else:
             precision = "bf16" if has_bf16() else "fp32"
     if precision == "fp16" and device.type == "cpu":

@@ -19,6 +19,7 @@ from nmt.decoding import decode, price
 from nmt.members import Folders, listed, load_members
 from nmt.model import products
 from nmt.model.attention import Attention
+from nmt.model.graphed import GraphedModel
 from nmt.model.laid import LaidModel, can_be_laid_out, lay_out
 from nmt.model.language_model import LanguageModel
 from nmt.model.narrowed import NarrowedModel
@@ -64,7 +65,7 @@ class Translator:
         model: In evaluation mode; changes made to its weights later are not followed.
         tokenizers: One per side.
         search: How to search.
-        precision: Arithmetic of the matrix products; auto is bf16 on a CPU with instructions for it, else fp32. int8 is
+        precision: Arithmetic of the matrix products; auto is bf16 on what has instructions for it, else fp32. int8 is
             for CPUs (docs/benchmarks.md says what it gains and costs). A language model beside computes in fp32.
         batch_tokens: Padded source pieces of a batch, times the beam. No translation depends on it.
         longest: Pieces of the longest line that is taken; more is an error that names the line.
@@ -100,7 +101,7 @@ class Translator:
         laid = all(can_be_laid_out(one) for one in (model, *others))
         self.precision = choose_precision(precision, self.device, laid)
         self.reduced = self.precision == "bf16" and not laid  # by autocast
-        members = [lay_out(one, self.precision) for one in (model, *others)]
+        members = [ready(one, self.precision) for one in (model, *others)]
         if shortlist is not None and not (len(members) == 1 and isinstance(members[0], LaidModel)):
             raise OptionError(
                 "a shortlist is for one model, on a CPU, without deep transitions and zoneout: leave it out"
@@ -267,6 +268,12 @@ class Translator:
         return self.tokenizers.target.decode([tokens])[0]
 
 
+def ready(model: Seq2Seq, precision: products.Precision) -> LaidModel | GraphedModel | Seq2Seq:
+    """A model ready to decode, as fast as its device can."""
+    laid = lay_out(model, precision)
+    return GraphedModel(laid) if isinstance(laid, LaidModel) and model.output.weight.is_cuda else laid
+
+
 @contextmanager
 def _side_by_side(batches: int, device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
     """A `map` over batches: on a CPU, each on a thread of its own with one core, which small products use best."""
@@ -283,7 +290,11 @@ def _side_by_side(batches: int, device: torch.device) -> Iterator[Callable[..., 
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first GPU, or the CPU. OptionError for a device that is not here."""
+    """`auto` is the first GPU, or the CPU. OptionError for a device that is not here.
+
+    Fp32 is fp32 from then on: cuDNN otherwise rounds what it multiplies to 10 bits (TF32).
+    """
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -300,12 +311,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(precision: Precision, device: torch.device, laid: bool = True) -> products.Precision:
-    """`auto` is bf16 on a CPU that multiplies it in hardware, else fp32; `laid` is whether models are laid out.
+    """`auto` is bf16 on a device that multiplies it in hardware, else fp32; `laid` is whether models are laid out.
 
     OptionError for int8 where there is none.
     """
     if precision == "auto":
-        return "bf16" if device.type == "cpu" and laid and products.has_bf16() else "fp32"
+        in_hardware = products.has_bf16() if device.type == "cpu" else products.has_bf16_on_gpu()
+        return "bf16" if laid and in_hardware else "fp32"
     if precision == "int8" and (device.type != "cpu" or not products.has_int8()):
         raise OptionError(f"precision int8 needs an x86 CPU, not {device}: use auto, bf16 or fp32")
     if precision == "int8" and not laid:

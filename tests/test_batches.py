@@ -24,6 +24,7 @@ def test_a_batch_by_hand():
     assert batch.source_lengths.tolist() == [4, 2]
     assert batch.target_in.tolist() == [[2, 21, 0], [2, 22, 23]]
     assert batch.target_out.tolist() == [[21, 3, 0], [22, 23, 3]]
+    assert batch.words.tolist() == [0, 1, 3, 4, 5]
     assert {tensor.dtype for tensor in batch} == {torch.int64}
 
 
@@ -42,7 +43,7 @@ def test_an_id_equal_to_a_special_one_is_kept_in_place():
 
 def test_blank_sentences_are_just_their_end():
     batch = collate([([], [])])
-    assert [tensor.tolist() for tensor in batch] == [[[3]], [1], [[2]], [[3]]]
+    assert [tensor.tolist() for tensor in batch] == [[[3]], [1], [[2]], [[3]], [0]]
 
 
 def test_sources_alone_are_padded_alike():

@@ -122,6 +122,7 @@ def test_two_streams_by_hand():
     assert first.target_out.tolist() == [[5, 6], [EOS, 8]]
     assert second.target_in.tolist() == [[6, BOS], [8, 9]]
     assert second.target_out.tolist() == [[EOS, 7], [9, PAD]]
+    assert [part.words.tolist() for part in (first, second)] == [[0, 1, 2, 3], [0, 1, 2]]
     assert (first.fresh, second.fresh) == (True, False)
 
 

@@ -353,6 +353,7 @@ def test_precision_as_asked():
 @pytest.mark.parametrize(("has", "cpu", "gpu"), [(True, "bf16-mixed", "bf16-mixed"), (False, "32-true", "16-mixed")])
 def test_precision_as_the_device_can(monkeypatch, has, cpu, gpu):
     monkeypatch.setattr(training, "has_bf16", lambda: has)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has or including_emulation)
     assert choose_precision("auto", CPU) == cpu
     assert choose_precision("auto", GPU) == gpu

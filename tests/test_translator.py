@@ -211,10 +211,13 @@ def test_a_model_that_is_not_laid_out_has_no_int8(trained):
 
 
 @pytest.mark.parametrize(("has", "chosen"), [(True, "bf16"), (False, "fp32")])
-def test_auto_is_bf16_where_the_cpu_multiplies_it(monkeypatch, has, chosen):
-    monkeypatch.setattr("nmt.model.products.has_bf16", lambda: has)
-    assert choose_precision("auto", torch.device("cpu")) == chosen
-    assert choose_precision("auto", torch.device("cuda")) == "fp32"
+@pytest.mark.parametrize(("device", "probe"), [("cpu", "has_bf16"), ("cuda", "has_bf16_on_gpu")])
+def test_auto_is_bf16_where_the_device_multiplies_it(monkeypatch, device, probe, has, chosen):
+    other = {"has_bf16": "has_bf16_on_gpu", "has_bf16_on_gpu": "has_bf16"}[probe]
+    monkeypatch.setattr(f"nmt.model.products.{probe}", lambda: has)
+    monkeypatch.setattr(f"nmt.model.products.{other}", lambda: not has)
+    assert choose_precision("auto", torch.device(device)) == chosen
+    assert choose_precision("auto", torch.device(device), laid=False) == "fp32"
 
 
 def test_the_search_of_the_folder_holds_unless_another_is_given(trained, tmp_path):

@@ -3,6 +3,7 @@
 - Weights are laid out once, in the arithmetic asked for (`products.py`).
 - What a word says to the first layer, W e(y) + b, is looked up in a table, once that pays.
 - What the context c = sum_s a_s m_s says to a reader is W c = sum_s a_s (W m_s); each W m_s is made once per sentence.
+- On a GPU the encoder is the model's own, whose kernels read whole sentences (cuDNN).
 
 So a step is a product in the first layer, two in each further one, one in the readout and one in the output layer.
 
@@ -54,6 +55,14 @@ class Words:
         self.embedding, self.weight, self.bias = embedding, weight, bias
         self.direct, self.asked, self.table = Packed(weight, bias), 0, embedding.new_empty(0)
         self.fits = 4 * embedding.size(0) * weight.size(0) <= TABLE
+        if embedding.is_cuda and self.fits:
+            self._look_up()
+
+    def _look_up(self) -> None:
+        """Make the table."""
+        self.fits = False  # one thread makes it; the others go on without until it is there
+        table = product(self.embedding, self.weight)
+        self.table = table if self.bias is None else table.add_(self.bias)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Tokens (N,), or (N, 1), -> (N, G)."""
@@ -62,9 +71,7 @@ class Words:
             return self.table.index_select(0, tokens)
         self.asked += len(tokens)
         if self.fits and self.asked >= len(self.embedding):
-            self.fits = False  # one thread makes it; the others go on without until it is there
-            table = product(self.embedding, self.weight)
-            self.table = table if self.bias is None else table.add_(self.bias)
+            self._look_up()
         return self.direct(self.embedding.index_select(0, tokens))
 
 
@@ -191,12 +198,30 @@ class LaidEncoder:
         return encode(self.layers, source[:, :, None], lengths, self.reverse_source, self.residual)
 
 
+class WholeEncoder:
+    """An encoder and its embedding as they are, for a GPU."""
+
+    def __init__(self, model: Seq2Seq, precision: Precision) -> None:
+        self.model, self.reduced = model, precision == "bf16"
+        cells = [cast(Cell, layer.cells[0]) for layer in cast(list[Layer], model.encoder.layers)]
+        self.bounded = within_bounds(cells, model.encoder.residual)
+
+    def __call__(self, source: Tensor, lengths: Tensor) -> Encoded:
+        """Encode ids (B, S) of these lengths (B,); all in float32."""
+        with torch.autocast(source.device.type, torch.bfloat16, enabled=self.reduced):
+            outputs, mask, final = self.model.encoder(self.model.source_embedding(source), lengths)
+        return Encoded(outputs.float(), mask, tuple(like(state, (part.float() for part in state)) for state in final))
+
+
 class LaidModel:
     """A stepper: a model, encoder and decoder laid out."""
 
     def __init__(self, model: Seq2Seq, precision: Precision) -> None:
         decoder, embedding = model.decoder, model.target_embedding.weight.detach()
-        self.encoder = LaidEncoder(model.encoder, model.source_embedding.weight.detach(), precision)
+        if embedding.is_cuda:
+            self.encoder: WholeEncoder | LaidEncoder = WholeEncoder(model, precision)
+        else:
+            self.encoder = LaidEncoder(model.encoder, model.source_embedding.weight.detach(), precision)
         self.decoder, self.attention, self.residual = decoder, decoder.attention, decoder.residual
         packed = partial(pack, precision=precision)
         cells = cast(list[Cell], [layer.cells[0] for layer in cast(list[Layer], decoder.layers)])
@@ -260,9 +285,9 @@ def within_bounds(cells: Sequence[Cell], residual: bool) -> list[bool]:
 
 
 def lay_out(model: Seq2Seq, precision: Precision) -> LaidModel | Seq2Seq:
-    """A model ready to decode on its device, in this arithmetic; it is left as it is where nothing is gained.
+    """A model ready to decode on its device, in this arithmetic.
 
-    That is on a GPU, and where a step is more than a single cell's (deep transition, zoneout). Later changes of the
+    It is left as it is where a step is more than a single cell's (deep transition, zoneout). Later changes of the
     model's weights may or may not be seen.
     """
     return LaidModel(model, precision) if can_be_laid_out(model) else model
@@ -271,5 +296,4 @@ def lay_out(model: Seq2Seq, precision: Precision) -> LaidModel | Seq2Seq:
 def can_be_laid_out(model: Seq2Seq) -> bool:
     """Whether `lay_out` changes anything."""
     layers = cast(list[Layer], [*model.encoder.layers, *model.decoder.layers])
-    plain = all(type(layer.cells[0]) is not DeepTransition and not layer.zoneout for layer in layers)
-    return plain and model.output.weight.device.type == "cpu"
+    return all(type(layer.cells[0]) is not DeepTransition and not layer.zoneout for layer in layers)

@@ -198,6 +198,11 @@ def has_bf16() -> bool:
     return has_bf16_kernels() and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def has_bf16_on_gpu() -> bool:
+    """Whether the GPU has them; no GPU has not."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def has_int8() -> bool:
     """Whether torch has its int8 kernels for this CPU."""
     return "fbgemm" in torch.backends.quantized.supported_engines

@@ -19,7 +19,9 @@ Shapes: **B** sentences, **T** length, **N** words, **E** input size, **H** cell
 directions (1 or 2).
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal, cast
 
@@ -108,14 +110,16 @@ class Layer(nn.Module):
         weights: list[Tensor] = [weight for cell in self.cells for weight in cell.parameters()]
         if lengths is not None:
             padding = torch.arange(x.size(1), device=x.device) >= lengths[:, None]  # (B, T)
-            x = torch.cat([x, padding[:, :, None].to(x.dtype)], dim=2)  # (B, T, E+1)
-            weights[::3] = [_with_padding_column(weight) for weight in weights[::3]]
+            columns = 8 if x.is_cuda else 1  # tensor cores want the width a multiple of 8; the others say nothing
+            x = torch.cat([x, padding[:, :, None].to(x.dtype).expand(-1, -1, columns)], dim=2)  # (B, T, E+1)
+            weights[::3] = [_with_padding_column(weight, columns) for weight in weights[::3]]
         flat: list[Tensor] = []
         for number in range(directions):
             input_weight, recurrent_weight, bias = weights[3 * number : 3 * number + 3]
             flat += [input_weight, recurrent_weight, bias, torch.zeros_like(bias)]  # torch has a second, of no use
         initial = [torch.stack(part.chunk(directions, dim=1)) for part in state]  # (D, B, H)
-        outputs, hidden, memory = torch.lstm(x, initial, flat, True, 1, 0.0, self.training, directions == 2, True)
+        with _weights_apart(x):
+            outputs, hidden, memory = torch.lstm(x, initial, flat, True, 1, 0.0, self.training, directions == 2, True)
         if lengths is not None:
             last = (lengths - 1)[:, None, None].expand(-1, 1, hidden_size)
             forward_hidden = outputs[:, :, :hidden_size].gather(1, last)[:, 0]  # (B, H)
@@ -190,7 +194,8 @@ def _fused(cell: Cell, x: Tensor, state: State, lengths: Tensor, backwards: bool
         second = torch.cat([second[: 2 * cell.hidden_size], cell.candidate_bias])
     kernel = torch.gru if isinstance(cell, GRUCell) else torch.rnn_tanh  # both of one signature
     weights = [cell.input_weight, cell.recurrent_weight, cell.bias, second]
-    outputs, _ = kernel(x, state.hidden[None], weights, True, 1, 0.0, cell.training, False, True)
+    with _weights_apart(x):
+        outputs, _ = kernel(x, state.hidden[None].contiguous(), weights, True, 1, 0.0, cell.training, False, True)
     last = (lengths - 1)[:, None, None].expand(-1, 1, outputs.size(2))
     final = outputs.gather(1, last)[:, 0]  # (B, H)
     return outputs.gather(1, place[:, :, None].expand_as(outputs)), like(state, [final])
@@ -231,10 +236,21 @@ def _side_by_side(states: Tensor) -> Tensor:
     return states.transpose(0, 1).flatten(1)
 
 
-def _with_padding_column(weight: Tensor) -> Tensor:
-    """(4H, E) -> (4H, E+1): close the input gate and open the forget gate where the last input is 1."""
+def _with_padding_column(weight: Tensor, columns: int) -> Tensor:
+    """(4H, E) -> (4H, E+1) or wider: close the input gate and open the forget gate where the input E+1 is 1."""
     hidden_size = weight.size(0) // 4
-    column = weight.new_zeros(weight.size(0), 1)
-    column[:hidden_size] = -PADDING
-    column[hidden_size : 2 * hidden_size] = PADDING
-    return torch.cat([weight, column], dim=1)
+    more = weight.new_zeros(weight.size(0), columns)
+    more[:hidden_size, 0] = -PADDING
+    more[hidden_size : 2 * hidden_size, 0] = PADDING
+    return torch.cat([weight, more], dim=1)
+
+
+@contextmanager
+def _weights_apart(x: Tensor) -> Iterator[None]:
+    """cuDNN wants all weights in one buffer; torch puts them there at each call, with a warning, which is kept back."""
+    if not x.is_cuda:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "RNN module weights")
+        yield

@@ -7,10 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from nmt.model.cells import LSTMCell
+from nmt.model.graphed import GraphedModel
 from nmt.model.laid import LaidModel, Words, is_bounded, lay_out, within_bounds
 from nmt.model.narrowed import NarrowedModel
 from nmt.model.seq2seq import ModelOptions, build_model
-from nmt.search import SearchOptions, beam_search
+from nmt.search import SearchOptions, beam_search, select
 
 SOURCE, LENGTHS = (
     torch.randint(4, 20, (5, 7), generator=torch.Generator().manual_seed(1)),
@@ -190,3 +191,25 @@ def test_what_residuals_add_up_is_not_bounded():
     assert within_bounds(one, residual=False) == [True, True, True]
     assert within_bounds(one, residual=True) == [True, False, False]
     assert within_bounds([LSTMCell(4, 4, projection=2), *one], residual=False) == [False, True, True, True]
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_with_room_to_spare_a_step_is_the_same(options):
+    """Two hypotheses of each of five sentences, and then of three of them, in the shape of a graph."""
+    laid = lay_out(model_of(**options), "fp32")
+    graphed = GraphedModel(laid, after=0)
+    rows, left = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4]), torch.tensor([4, 1, 2])
+    kept = torch.tensor([9, 8, 2, 2, 5, 4])
+    words = torch.randint(4, 20, (3, 10), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        said = []
+        for stepper in (laid, graphed):
+            state = select(stepper.start(SOURCE, LENGTHS), rows, None)
+            first, state = stepper.step(words[0], state)
+            second, state = stepper.step(words[1], state)
+            state = select(state, kept, left)
+            third, state = stepper.step(words[2, :6], state)
+            said.append((first, second, third, state.alignment, *state.layers[-1]))
+    assert len(graphed.graphs) == 2
+    for one, other in zip(*said, strict=True):
+        assert_close(one, other, rtol=1e-5, atol=1e-5)

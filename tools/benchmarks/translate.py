@@ -90,6 +90,7 @@ def precisions(options: argparse.Namespace, report: Report) -> list[Any]:
     absent = {"auto"} if multiplies_bf16(report.device) else {"auto", "bf16"}
     if "bf16" in absent:
         report.say("bf16: not in hardware here, so not measured")
+    absent |= {"int8"} if report.device.type != "cpu" else set()
     offered = (name for name in get_args(translators.Precision) if name not in absent)
     return sorted(offered, key=lambda name: name != "fp32")
 

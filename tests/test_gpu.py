@@ -1,0 +1,124 @@
+"""A GPU computes what the CPU computes: losses, updates, translations. (Cells: tests/model/test_bptt.py.)"""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from nmt import checkpoint, config
+from nmt.batches import collate
+from nmt.evaluation import evaluate
+from nmt.fit import fit
+from nmt.model.graphed import GraphedModel
+from nmt.model.seq2seq import ModelOptions, build_model
+from nmt.search import SearchOptions
+from nmt.training import TrainingOptions, TranslationModule
+from nmt.translator import Translator, choose_device
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+NETWORKS = {
+    "attention": {},
+    "additive": {"attention": "additive"},
+    "sutskever": {"attention": "none", "readout": "none", "bidirectional": False, "reverse_source": True},
+    "cho": {
+        "attention": "none",
+        "context": "every-step",
+        "cell": "gru",
+        "reset": "before",
+        "readout": "maxout",
+        "bidirectional": False,
+    },
+    "gru": {"cell": "gru"},
+    "peepholes": {"peepholes": True},
+    "projection": {"projection": 8},
+    "deep transition": {"transition": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def whole_fp32():
+    """As the program has it: nothing is rounded to TF32."""
+    choose_device("cuda")
+
+
+SENTENCES = [([5, 6, 7, 8, 9], [6, 7, 8]), ([9, 8], [5, 5, 5, 9]), ([7], [4])]
+
+
+def network(**options):
+    torch.manual_seed(1)
+    model = build_model(ModelOptions(embedding_size=16, hidden_size=16, dropout=0.0, **options), 12, 12)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, 0, 0.3)
+    return model
+
+
+@pytest.mark.parametrize("options", NETWORKS.values(), ids=NETWORKS)
+def test_loss_and_gradients_are_the_cpus(options):
+    batch, found = collate(SENTENCES), []
+    for device in ("cpu", "cuda"):
+        module = TranslationModule(network(**options).to(device), TrainingOptions(), None, [])
+        loss, words = module._loss(type(batch)(*(part.to(device) for part in batch)), 0.1)
+        loss.backward()
+        found.append([loss, *(weight.grad for weight in module.model.parameters())])
+        assert words == 11
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other.cpu(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_update_does_not_make_the_host_wait():
+    """Through cuDNN: nothing is asked of the GPU between the batch and the gradients."""
+    module = TranslationModule(network().to("cuda"), TrainingOptions(), None, [])
+    batch = collate(SENTENCES)
+    batch = type(batch)(*(part.to("cuda") for part in batch))
+    module._loss(batch, 0.1)[0].backward()  # libraries are loaded
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        module._loss(batch, 0.1)[0].backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("after", [0, 3, 1000])
+def test_translations_are_the_cpus(trained, toy, monkeypatch, beam, after):
+    """With a graph for each shape from its first step on, from its fourth, and with none."""
+    monkeypatch.setattr("nmt.translator.GraphedModel", lambda model: GraphedModel(model, after))
+    lines, search = toy.text("val.en"), SearchOptions(beam_size=beam, n_best=min(beam, 2), coverage_penalty=0.1)
+    found = []
+    for device in ("cpu", "cuda"):
+        translator = Translator.load(trained, search, device=device, precision="fp32", batch_tokens=300)
+        found.append([list(translator.translate(lines, with_alignment=True)) for _ in range(2)])
+    for one, other in zip(found[0][0] + found[0][1], found[1][0] + found[1][1], strict=True):
+        assert one.text == other.text
+        for left, right in zip(one.candidates, other.candidates, strict=True):
+            assert left.pieces == right.pieces
+            assert left.score == pytest.approx(right.score, abs=1e-4)
+
+
+def test_in_bf16_they_are_nearly_the_same(trained, toy):
+    exact = Translator.load(trained, device="cpu", precision="fp32")
+    rounded = Translator.load(trained, device="cuda")
+    assert rounded.precision == "bf16"
+    pairs = list(zip(*(one.translate(toy.text("val.en")) for one in (exact, rounded)), strict=True))
+    same = [(one, other) for one, other in pairs if one.text == other.text]
+    assert len(same) >= 0.5 * len(pairs)
+    for one, other in same:
+        assert one.candidates[0].score == pytest.approx(other.candidates[0].score, abs=0.05)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_it_learns_there_what_it_learns_here(trained, toy, tmp_path, precision):
+    """The same updates in the same order, but for rounding."""
+    flags = [*toy.flags, f"--training.precision={precision}", "--output", str(tmp_path / "model")]
+    fit(config.read([], flags), device="cuda")
+    [_, here, _], [_, there, _] = (
+        checkpoint.read_folder(folder)[1]["scores"]["validation"] for folder in (trained, tmp_path / "model")
+    )
+    assert here["name"] == "chrF2"
+    assert there["score"] == pytest.approx(here["score"], rel=0.25)
+    scored = list(Translator.load(tmp_path / "model", device="cpu").translate(toy.text("val.en")))
+    assert evaluate([answer.text for answer in scored], [toy.text("val.de")])[1].score == pytest.approx(
+        there["score"], rel=0.1
+    )
