@@ -71,6 +71,7 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
         checkpoint.write_whole(folder / checkpoint.CONFIG, dump(config))
         (folder / checkpoint.INFO).unlink(missing_ok=True)  # until the run has ended under its new options
     _quieten_lightning()
+    torch.backends.cudnn.allow_tf32 = precision != "32-true"
     trainer = _trainer(config, folder, place, precision)
     parameters = sum(parameter.numel() for parameter in run.module.parameters())
     kind = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}[precision]

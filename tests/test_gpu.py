@@ -66,6 +66,21 @@ def test_loss_and_gradients_are_the_cpus(options):
         assert_close(one, other.cpu(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_small_errors_go_back_through_time_in_bf16(cell):
+    """In fp16, which torch gives cuDNN under autocast, they would be 0."""
+    found = []
+    for enabled in (False, True):
+        module = TranslationModule(network(cell=cell).to("cuda"), TrainingOptions(), None, [])
+        batch = collate(SENTENCES)
+        with torch.autocast("cuda", torch.bfloat16, enabled=enabled):
+            loss, _ = module._loss(type(batch)(*(part.to("cuda") for part in batch)), 0.1)
+        (1e-7 * loss).backward()
+        found.append([weight.grad.clone() for weight in module.model.parameters()])
+    for exact, rounded in zip(*found, strict=True):
+        assert (exact - rounded).norm() <= 0.1 * exact.norm() + 1e-12
+
+
 def test_an_update_does_not_make_the_host_wait():
     """Through cuDNN: nothing is asked of the GPU between the batch and the gradients."""
     module = TranslationModule(network().to("cuda"), TrainingOptions(), None, [])

@@ -3,7 +3,8 @@
 - Weights are laid out once, in the arithmetic asked for (`products.py`).
 - What a word says to the first layer, W e(y) + b, is looked up in a table, once that pays.
 - What the context c = sum_s a_s m_s says to a reader is W c = sum_s a_s (W m_s); each W m_s is made once per sentence.
-- On a GPU the encoder is the model's own, whose kernels read whole sentences (cuDNN).
+- The encoder is the model's own where torch has a kernel for its layers that reads whole sentences (oneDNN, cuDNN), but
+  not in bf16 on a CPU, where ours is the faster.
 
 So a step is a product in the first layer, two in each further one, one in the readout and one in the output layer.
 
@@ -30,6 +31,7 @@ from nmt.model.seq2seq import Seq2Seq
 
 Pack = Callable[..., Packed | Quantised]  # (weight, bias, bounded=...)
 TABLE = 1 << 28  # bytes of the largest table of words
+AT_ONCE = 16  # words whose product takes as long as that of one: the time is that of reading the weight
 
 
 class DecodingMemory(NamedTuple):
@@ -49,7 +51,7 @@ class DecodingState(NamedTuple):
 
 
 class Words:
-    """W e(y) + b of words y, in float32; from a table once as many words were asked for as it has rows."""
+    """W e(y) + b of words y, in float32; from a table once what was asked for took as long as the table would."""
 
     def __init__(self, embedding: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self.embedding, self.weight, self.bias = embedding, weight, bias
@@ -69,7 +71,7 @@ class Words:
         tokens = tokens.flatten()
         if len(self.table):
             return self.table.index_select(0, tokens)
-        self.asked += len(tokens)
+        self.asked += max(len(tokens), AT_ONCE)
         if self.fits and self.asked >= len(self.embedding):
             self._look_up()
         return self.direct(self.embedding.index_select(0, tokens))
@@ -199,17 +201,21 @@ class LaidEncoder:
 
 
 class WholeEncoder:
-    """An encoder and its embedding as they are, for a GPU."""
+    """An encoder and its embedding as they are, for a device that reads whole sentences; in fp32, or bf16 on a GPU."""
 
     def __init__(self, model: Seq2Seq, precision: Precision) -> None:
-        self.model, self.reduced = model, precision == "bf16"
+        self.model, self.reduced = model, precision == "bf16"  # on a CPU it is not used for bf16
         cells = [cast(Cell, layer.cells[0]) for layer in cast(list[Layer], model.encoder.layers)]
         self.bounded = within_bounds(cells, model.encoder.residual)
 
     def __call__(self, source: Tensor, lengths: Tensor) -> Encoded:
         """Encode ids (B, S) of these lengths (B,); all in float32."""
-        with torch.autocast(source.device.type, torch.bfloat16, enabled=self.reduced):
-            outputs, mask, final = self.model.encoder(self.model.source_embedding(source), lengths)
+        before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, self.reduced
+        try:
+            with torch.autocast(source.device.type, torch.bfloat16, enabled=self.reduced):
+                outputs, mask, final = self.model.encoder(self.model.source_embedding(source), lengths)
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
         return Encoded(outputs.float(), mask, tuple(like(state, (part.float() for part in state)) for state in final))
 
 
@@ -218,7 +224,9 @@ class LaidModel:
 
     def __init__(self, model: Seq2Seq, precision: Precision) -> None:
         decoder, embedding = model.decoder, model.target_embedding.weight.detach()
-        if embedding.is_cuda:
+        layers = cast(list[Layer], model.encoder.layers)
+        fused = all(layer.path(embedding.device, False, False) == "fused" for layer in layers)
+        if embedding.is_cuda or (fused and precision != "bf16"):
             self.encoder: WholeEncoder | LaidEncoder = WholeEncoder(model, precision)
         else:
             self.encoder = LaidEncoder(model.encoder, model.source_embedding.weight.detach(), precision)

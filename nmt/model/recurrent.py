@@ -91,6 +91,13 @@ class Layer(nn.Module):
         assert state is None or len(self.cells) == 1
         state = state or self.state._make(x.new_zeros(x.size(0), size) for size in self.state_sizes)
         path = self.path(x.device, self.training, torch.is_autocast_enabled(x.device.type))
+        if path != "fused" or not _rounds_to_fp16(x.device):
+            return self._read(path, x, state, lengths)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._read(path, x.float(), like(state, (part.float() for part in state)), lengths)
+
+    def _read(self, path: Path, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """The same, run that way."""
         if path == "fused" and isinstance(self.cells[0], LSTMCell):
             return self._fused_lstm(x, state, lengths)
         if lengths is None:
@@ -180,6 +187,16 @@ def _has_kernel(cell: nn.Module, device: torch.device) -> bool:
     if isinstance(cell, GRUCell) and cell.candidate_bias is None:
         return False
     return device.type == "cuda" and isinstance(cell, RNNCell | GRUCell)
+
+
+def _rounds_to_fp16(device: torch.device) -> bool:
+    """Whether torch would give cuDNN fp16 where bf16 is asked for: under autocast, whatever its type.
+
+    Errors that go back through time are too small for fp16, and without a scaled loss they vanish in it. So cuDNN is
+    given float32, whose products it may round to TF32: 3 bits more than bf16 has.
+    """
+    reduced = device.type == "cuda" and torch.is_autocast_enabled("cuda")
+    return reduced and torch.get_autocast_dtype("cuda") == torch.bfloat16
 
 
 def _fused(cell: Cell, x: Tensor, state: State, lengths: Tensor, backwards: bool) -> tuple[Tensor, State]:

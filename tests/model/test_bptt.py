@@ -359,6 +359,21 @@ def test_noise_and_a_second_derivative_choose_the_way(monkeypatch):
     assert build("lstm").path(torch.device("cuda"), True, True) == "fused"
 
 
+def test_the_fused_kernel_is_given_float32_where_it_would_be_given_fp16(monkeypatch):
+    """As on a GPU under autocast; what comes out is then as exact as without."""
+    layer, x = build("lstm", True, "fused").float(), torch.randn(B, T, E)
+    exact, final = layer(x, None, LENGTHS)
+    monkeypatch.setattr("nmt.model.recurrent._rounds_to_fp16", lambda device: True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, found_final = layer(x.bfloat16().float(), None, LENGTHS)
+        given, _ = layer(x.bfloat16(), None, LENGTHS)
+    assert found.dtype == given.dtype == torch.float32
+    assert_close(found, layer(x.bfloat16().float(), None, LENGTHS)[0], rtol=0, atol=0)
+    assert_close(given, found, rtol=0, atol=0)
+    assert 0 < (found - exact).norm() < 0.02 * exact.norm()  # the input itself was rounded
+    assert all(part.dtype == torch.float32 for part in (*final, *found_final))
+
+
 # ---- the order of reading, and products
 
 
