@@ -1,7 +1,5 @@
 """`python -m nmt`."""
 
-import sys
+from nmt.cli import command
 
-from nmt.cli import main
-
-sys.exit(main())
+command()

@@ -11,6 +11,7 @@ training/           checkpoints and logs, of use only to resume or extend the ru
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -20,8 +21,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_file, save_model
-from torch import Tensor
+from safetensors.torch import load_file, save_file, save_model
+from torch import Tensor, nn
 
 from nmt.model.language_model import LanguageModel, build_language_model
 from nmt.model.seq2seq import ModelOptions, Seq2Seq, build_model
@@ -184,15 +185,30 @@ def _load(
         options = ModelOptions(**config["model"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG} holds a model option of another nmt, or is damaged: {error}") from error
-    model = build(options, (tokenizers.source.size, tokenizers.target.size))
+    with torch.device("meta"):  # to draw weights, which are then read, takes longer than all the rest
+        model = build(options, (tokenizers.source.size, tokenizers.target.size))
     try:
-        load_model(model, str(folder / WEIGHTS), device="cpu")
+        _fill(model, load_file(str(folder / WEIGHTS)))
     except (SafetensorError, RuntimeError) as error:
         message = (
             f"{folder / WEIGHTS} is damaged or does not fit {CONFIG} ({_first_line(error)}): copy the folder again"
         )
         raise ValueError(message) from error
     return SavedModel(model.to(device).eval(), tokenizers, config, info)
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a model its weights, by name; what it shares stands in the file once. RuntimeError if they do not fit."""
+    names = defaultdict[nn.Parameter, list[str]](list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[parameter].append(name)
+    for shared in names.values():
+        held = next((weights[name].float() for name in shared if name in weights), None)
+        weights |= {} if held is None else dict.fromkeys(shared, held)
+    model.load_state_dict(weights, assign=True)
+    for first, *others in names.values():
+        for owner, _, leaf in (name.rpartition(".") for name in others):
+            setattr(model.get_submodule(owner), leaf, model.get_parameter(first))
 
 
 def other_network(

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nmt.columns import best_of_columns
 from nmt.constraints import Constraints
 from nmt.diversity import diverse
 from nmt.rules import forced_prefix, minimum_length, no_repeat
 from nmt.sampling import SamplingOptions, drawing, follow
-from nmt.search import Bonus, Choice, Hypothesis, Key, Rule, SearchOptions, Stepper, ban, beam_search, best, select
+from nmt.search import Bonus, Choice, Hypothesis, Key, Rule, SearchOptions, Stepper, ban, beam_search, select
 from nmt.steppers import Recording, coverage
 
 Ids = Sequence[int]
@@ -124,7 +125,7 @@ def rules_for(lengths: Tensor, limits: Ids, options: SearchOptions, eos: int, si
 
 def choice(options: SearchOptions) -> Choice:
     """What is kept if nothing must be said: the best, or the best of groups that avoid each other."""
-    return diverse(options.diverse_groups, options.diversity) if options.diverse_groups > 1 else best
+    return diverse(options.diverse_groups, options.diversity) if options.diverse_groups > 1 else best_of_columns
 
 
 def coverage_bonus(options: SearchOptions) -> Bonus | None:

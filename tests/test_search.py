@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nmt.search import Hypothesis, SearchOptions, beam_search, largest, select
+from nmt.search import Hypothesis, SearchOptions, beam_search, select
 from tests.tables import (
     BANNED,
     BOS,
@@ -347,14 +347,3 @@ def test_nan_is_not_hidden(place):
 
     with pytest.raises(ValueError, match="the model gave NaN log-probabilities"):
         translate(TableModel(table), [A], [B], beam_size=20, max_length=4)
-
-
-@pytest.mark.parametrize("count", [1, 6, 13])
-@pytest.mark.parametrize("vocabulary", [13, 700, 2080, 2083])  # too few for columns; with and without some left over
-def test_the_largest_are_those_of_topk(vocabulary, count):
-    scores = torch.randn(3, 5, vocabulary, generator=torch.Generator().manual_seed(1))
-    scores[0, 0, -1], scores[0, 1] = 9.0, -math.inf  # the very last; a row of which nothing may be said
-    values, places = largest(scores, count)
-    assert values.equal(scores.topk(count).values)
-    assert scores.gather(2, places).equal(values)
-    assert all(len(set(row)) == count for row in places.flatten(0, 1).tolist())

@@ -1,0 +1,28 @@
+"""The best candidates of a large vocabulary, found in half the time that topk takes on a CPU.
+
+Shapes: see nmt/search.py.
+"""
+
+import torch
+from torch import Tensor
+
+from nmt.search import Candidates, Moment, best
+
+COLUMN = 16  # elements that are compared before the best are looked for
+
+
+def best_of_columns(before: Tensor, log_probs: Tensor, size: int, moment: Moment) -> Candidates:
+    """As `best`, which of a hypothesis's tokens needs the K + 1 most probable.
+
+    Tokens that are V / 16 apart make a column. The columns with the K + 1 largest maxima hold all that is needed: a
+    token of any other column has K + 1 above it.
+    """
+    columns = log_probs.size(2) // COLUMN
+    if log_probs.is_cuda or log_probs.size(2) % COLUMN or columns < 8 * (size + 1):
+        return best(before, log_probs, size, moment)
+    tallest = log_probs.unflatten(2, (COLUMN, columns)).amax(2).topk(size + 1).indices  # (B, W, K+1)
+    first = torch.arange(0, log_probs.size(2), columns, device=log_probs.device)  # of each row of columns
+    tokens = (tallest[..., None] + first).flatten(2)  # (B, W, 16 (K+1))
+    found = best(before, log_probs.gather(2, tokens), size, moment)
+    places = found.parents * tokens.size(2) + found.tokens
+    return found._replace(tokens=tokens.flatten(1).gather(1, places))

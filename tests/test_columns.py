@@ -1,0 +1,38 @@
+"""Columns find what topk finds."""
+
+import math
+
+import pytest
+import torch
+
+from nmt import columns
+from nmt.columns import best_of_columns
+from nmt.search import best
+
+
+@pytest.mark.parametrize("size", [1, 5, 12])
+@pytest.mark.parametrize("vocabulary", [13, 640, 2080, 2083])  # too few; just enough for some beams; not in sixteens
+def test_they_are_the_best(vocabulary, size):
+    draw = torch.Generator().manual_seed(1)
+    log_probs = torch.randn(3, size, vocabulary, generator=draw).log_softmax(2)
+    log_probs[0, 0, -1], log_probs[1, 0] = -1e-3, -math.inf  # the very last; a hypothesis that may say nothing
+    before = -torch.rand(3, size, generator=draw)
+    for one, other in zip(
+        best_of_columns(before, log_probs, size, None), best(before, log_probs, size, None), strict=True
+    ):
+        finite = best(before, log_probs, size, None).log_probs > -math.inf
+        assert one[finite].equal(other[finite])
+        assert one.shape == other.shape
+
+
+def test_columns_are_what_is_looked_through(monkeypatch):
+    seen = []
+
+    def watched(before, log_probs, size, moment):
+        seen.append(log_probs.size(2))
+        return best(before, log_probs, size, moment)
+
+    monkeypatch.setattr(columns, "best", watched)
+    for vocabulary in (4000, 4001):
+        best_of_columns(torch.zeros(1, 1), torch.randn(1, 1, vocabulary), 5, None)
+    assert seen == [96, 4001]
