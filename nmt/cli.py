@@ -8,9 +8,11 @@ import argparse
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and not options.takes_config:
-        parser.error(f"unknown option {rest[0]}: see nmt {options.verb} --help")
+        near = get_close_matches(rest[0].partition("=")[0], re.findall(r"--[\w-]+", options.parser.format_help()), n=1)
+        guess = f"did you mean {near[0]}?" if near else f"see nmt {options.verb} --help"
+        parser.error(f"unknown option {rest[0]}: {guess}")
     _log_to_stderr(options.quiet)
     options.flags, options.command = rest, shlex.join(["nmt", *arguments])
     try:

@@ -33,6 +33,7 @@ from nmt.tokenizer import BOS, EOS, PAD, UNK
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 WINDOW = 4096  # lines read ahead, to be sorted by length
 LONGEST = 1000  # pieces of one line
+SHARES, LEAST = 4, 1024  # batches that each core gets at least, but none for that of so few pieces times the beam
 
 
 class OptionError(ValueError):
@@ -204,9 +205,16 @@ class Translator:
         return Job(number, source, prefix, [phrase for phrase in phrases if phrase])
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Indices of the lines that have any pieces, longest first, cut into batches of `batch_tokens`."""
+        """Indices of the lines that have any pieces, longest first, cut into batches of at most `batch_tokens`.
+
+        On a CPU each core gets several of them, or one would wait for the other in the end.
+        """
         order = sorted((index for index, length in enumerate(lengths) if length), key=lambda index: -lengths[index])
-        budget = self.batch_tokens // (self.sampling.samples if self.sampling else self.search.beam_size)
+        width = self.sampling.samples if self.sampling else self.search.beam_size
+        budget = self.batch_tokens // width
+        if self.device.type == "cpu":
+            share = (sum(lengths) + len(lengths)) // (SHARES * torch.get_num_threads())
+            budget = min(budget, max(share, LEAST // width))
         while order:
             size = max(1, budget // (lengths[order[0]] + 1))
             yield order[:size]

@@ -86,8 +86,9 @@ def test_torch_is_asked_for_huge_pages_unless_the_user_says_otherwise():
         ([], "the following arguments are required: VERB"),
         (["fly"], "invalid choice: 'fly'"),
         (["translate"], "the following arguments are required: -m/--model"),
-        (["translate", "-m", "x", "--bean-size", "3"], "unknown option --bean-size: see nmt translate --help"),
-        (["translate", "-m", "x", "--beam", "3"], "unknown option --beam"),
+        (["translate", "-m", "x", "--bean-size", "3"], "unknown option --bean-size: did you mean --beam-size?"),
+        (["translate", "-m", "x", "--bean-size=3"], "unknown option --bean-size=3: did you mean --beam-size?"),
+        (["translate", "-m", "x", "--zzz", "3"], "unknown option --zzz: see nmt translate --help"),
         (["translate", "-m", "x", "-b", "wide"], "argument -b/--beam-size: invalid int value: 'wide'"),
     ],
 )

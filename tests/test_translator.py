@@ -188,6 +188,18 @@ def test_batches_side_by_side_say_the_same_and_leave_the_threads_as_they_were(tr
     same(one, two)
 
 
+def test_every_core_gets_several_batches(trained):
+    """However large a batch may be; but not batches of a few pieces."""
+    one = Translator.load(trained, SearchOptions(beam_size=1), device="cpu", batch_tokens=10**6)
+    cores = torch.get_num_threads()
+    for lengths, expected in (([9] * 1000 * cores, 4 * cores), ([9] * 100, 1), ([99, 0, 9], 1)):
+        batches = list(one._batches(lengths))
+        assert len(batches) == pytest.approx(expected, abs=1)
+        assert sorted(index for batch in batches for index in batch) == [
+            n for n, length in enumerate(lengths) if length
+        ]
+
+
 def test_a_precision_that_the_device_has_not_is_refused(monkeypatch):
     monkeypatch.setattr("nmt.model.products.has_int8", lambda: False)
     with pytest.raises(ValueError, match="precision int8 needs an x86 CPU, not cpu: use auto, bf16 or fp32"):
