@@ -13,7 +13,8 @@ Where things are, in the order in which text meets them:
     model.encoder   source ids to outputs and a final state
     model.decoder   the bridge from that state, and the decoder
     model.seq2seq   the translation model; model.loss its cross-entropy; model.language_model a model of one language
-    model.laid      the translation model laid out for decoding; model.narrowed with the words of a shortlist alone
+    model.laid      the translation model laid out for decoding; model.narrowed with the words of a shortlist alone;
+                    model.graphed its steps as CUDA graphs
     training        loss, optimisers, schedules: the Lightning modules; hessian_free is an optimiser of ours,
                     curvature what it sees of a model
     language_training  the state that a language model carries from batch to batch
@@ -21,7 +22,8 @@ Where things are, in the order in which text meets them:
                     stops on signals
     checkpoint      the model folder; averaging makes one of several
     shortlist       which target pieces may translate a source piece
-    search          beam search; rules, constraints, diversity and sampling are its options, decoding puts them together
+    search          beam search; rules, constraints, diversity and sampling are its options, columns finds the best
+                    faster, decoding puts them together
     steppers        ensembles, a language model beside: models made of models
     alignment, risk words that belong together; the candidate closest to all, and signs that a line is wrong
     translator      text in, text out; members: which models; answers: what is made of what they say; workers: by

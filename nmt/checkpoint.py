@@ -203,7 +203,7 @@ def _fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names[parameter].append(name)
     for shared in names.values():
-        held = next((weights[name].float() for name in shared if name in weights), None)
+        held = next((weights[name].float().clone() for name in shared if name in weights), None)  # not the file's pages
         weights |= {} if held is None else dict.fromkeys(shared, held)
     model.load_state_dict(weights, assign=True)
     for first, *others in names.values():

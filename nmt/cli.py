@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,7 +34,16 @@ from nmt.verbs import UsageError, add_verb
 
 log = logging.getLogger("nmt")
 
-OF_TRANSLATIONS = ("input", "reference", "lowercase", "tokenize", "jsonl", "quiet", "debug")  # to `nmt evaluate`
+OF_TRANSLATIONS = (
+    "input",
+    "reference",
+    "lowercase",
+    "tokenize",
+    "jsonl",
+    "quiet",
+    "debug",
+    "parser",
+)  # to `nmt evaluate`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,9 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def command() -> NoReturn:
     """What `nmt` is on the command line: `main`, and an end at once, for to take torch apart takes half a second."""
     code = main()
-    if "train" in sys.argv[1:2] or "finetune" in sys.argv[1:2]:
+    if not {"train", "finetune", "quickstart"}.isdisjoint(sys.argv[1:2]):
         sys.exit(code)  # other processes and loggers may have something to finish
-    sys.stderr.flush()
+    with suppress(OSError, ValueError):  # what was translated before an error
+        sys.stdout.flush()
     os._exit(code)
 
 

@@ -12,7 +12,7 @@ COLUMN = 16  # elements that are compared before the best are looked for
 
 
 def best_of_columns(before: Tensor, log_probs: Tensor, size: int, moment: Moment) -> Candidates:
-    """As `best`, which of a hypothesis's tokens needs the K + 1 most probable.
+    """As `best` (but for ties), which of a hypothesis's tokens needs the K + 1 most probable.
 
     Tokens that are V / 16 apart make a column. The columns with the K + 1 largest maxima hold all that is needed: a
     token of any other column has K + 1 above it.

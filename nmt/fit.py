@@ -19,7 +19,7 @@ from nmt import checkpoint, shortlist
 from nmt.callbacks import LAST, BestCheckpoints, Patience, Progress, StopOnSignal, WholeCheckpoints
 from nmt.config import Config, ConfigError, changes, dump, flatten, load_file, to_dict
 from nmt.evaluation import render
-from nmt.model.recurrent import WAYS, recurrent_layers
+from nmt.model.recurrent import WAYS, recurrent_layers, tf32
 from nmt.runs import Run, add_shortlist, fingerprints, prepare_run, read_all
 from nmt.search import SearchOptions
 from nmt.training import CHOICE, choose_precision
@@ -71,7 +71,6 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
         checkpoint.write_whole(folder / checkpoint.CONFIG, dump(config))
         (folder / checkpoint.INFO).unlink(missing_ok=True)  # until the run has ended under its new options
     _quieten_lightning()
-    torch.backends.cudnn.allow_tf32 = precision != "32-true"
     trainer = _trainer(config, folder, place, precision)
     parameters = sum(parameter.numel() for parameter in run.module.parameters())
     kind = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}[precision]
@@ -83,9 +82,9 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     ways = {"loop" if looped else layer.path(place, True, precision != "32-true") for layer in layers}
     log.info("recurrence: %s", "; ".join(WAYS[way] for way in sorted(ways)))
     last = folder / "training" / LAST
-    trainer.fit(
-        run.module, datamodule=run.data, ckpt_path=last if resuming and last.exists() else None, weights_only=True
-    )
+    start = last if resuming and last.exists() else None
+    with tf32(precision != "32-true"):
+        trainer.fit(run.module, datamodule=run.data, ckpt_path=start, weights_only=True)
     if trainer.is_global_zero:
         run.module.model.to(place)  # Lightning leaves it on the CPU
         _finish(folder, config, run)

@@ -240,7 +240,7 @@ def conjugate_gradients(
     for iteration in range(1, max_iterations + 1):
         curved = product(direction)
         bend = float(direction @ curved)
-        if not (square > 0 and bend > 0):  # the residual is zero: x is the minimum
+        if not (square > 0 and bend > 0):  # the residual is zero, or too small to square: the minimum
             break
         x = x + square / bend * direction
         residual = residual + square / bend * curved

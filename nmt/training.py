@@ -210,7 +210,8 @@ class DataModule(pl.LightningDataModule):
 class TrainingModule(pl.LightningModule):
     """What every kind of model is trained by: cross-entropy summed, optimisers, schedules; validation by perplexity.
 
-    A kind of model says how a batch is read, in `read`; of a batch, `target_out` (B, T) is what the model must say.
+    A kind of model says how a batch is read, in `read`; of a batch, `target_out` (B, T) is what the model must say, and
+    `words` (W,) are the places in it, row after row, that are no padding.
     """
 
     def __init__(self, model: Model, options: TrainingOptions) -> None:
@@ -288,13 +289,13 @@ class TrainingModule(pl.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Divide the summed gradient by its words or sentences and clip its norm, in one pass."""
-        units: Any = float(self.units)
+        units: float | Tensor = float(self.units)
         if self.options.devices > 1:
             units = self.trainer.strategy.reduce(torch.tensor(units, device=self.device), reduce_op="mean")
         self.units = 0
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) / units
-        scale = (self.options.clip_norm / (norm + 1e-6)).clamp(max=1.0) if self.options.clip_norm else norm.new_ones(())
+        scale = ((self.options.clip_norm or math.inf) / (norm + 1e-6)).clamp(max=1.0)
         torch._foreach_mul_(gradients, scale / units)
 
     def validation_step(self, batch: Any, batch_index: int) -> None:

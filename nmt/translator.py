@@ -67,8 +67,9 @@ class Translator:
         tokenizers: One per side.
         search: How to search.
         precision: Arithmetic of the matrix products; auto is bf16 on what has instructions for it, else fp32. int8 is
-            for CPUs (docs/benchmarks.md says what it gains and costs). A language model beside computes in fp32.
-        batch_tokens: Padded source pieces of a batch, times the beam. No translation depends on it.
+            for CPUs (docs/benchmarks.md says what it gains and costs); the encoder may stay in fp32 there, and a
+            language model beside always does.
+        batch_tokens: Padded source pieces of a batch, times the beam. No translation depends on it, but for rounding.
         longest: Pieces of the longest line that is taken; more is an error that names the line.
         shortlist: The target pieces to choose from; without it, all. For one model on a CPU.
         others: Further models, of the same vocabularies: the translator is their ensemble.
@@ -300,9 +301,8 @@ def _side_by_side(batches: int, device: torch.device) -> Iterator[Callable[..., 
 def choose_device(name: str) -> torch.device:
     """`auto` is the first GPU, or the CPU. OptionError for a device that is not here.
 
-    Fp32 is fp32 from then on: cuDNN otherwise rounds what it multiplies to 10 bits (TF32).
+    On a GPU fp32 is fp32 from then on: cuDNN otherwise rounds what it multiplies to 10 bits (TF32).
     """
-    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -315,6 +315,8 @@ def choose_device(name: str) -> torch.device:
         raise OptionError(f"device {name}: this machine has {torch.cuda.device_count()} GPUs, counted from cuda:0")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise OptionError(f"device {name}: this machine has no GPU that torch can use. Use --device cpu")
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
     return device
 
 

@@ -44,6 +44,9 @@ def test_what_is_loaded_is_what_was_saved(folder, tied, attention):
     saved = checkpoint.load(folder)
     assert torch.equal(log_probs(saved.model, saved.tokenizers), log_probs(model, tokenizers))
     assert not saved.model.training
+    shared = [saved.model.output.weight is saved.model.target_embedding.weight]
+    shared += [saved.model.source_embedding.weight is saved.model.target_embedding.weight]
+    assert shared == {"none": [False, False], "target": [True, False], "all": [True, True]}[tied]
     assert saved.info == {"format": 1, "languages": ["en", "de"], "pairs": 3, "version": "0"}
     assert saved.config == config
 

@@ -62,6 +62,16 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
         assert heavy not in printed
 
 
+def test_what_was_translated_before_an_error_is_printed(trained):
+    """A window is 4,096 lines; the process ends without taking itself apart."""
+    given = b"two big red boats\n" * 4096 + b"\xff\n"
+    line = [sys.executable, "-m", "nmt", "translate", "-m", str(trained), "-b", "1", "-q"]
+    done = subprocess.run(line, input=given, capture_output=True, timeout=300)
+    assert done.returncode == 1
+    assert b"4097 is not UTF-8" in done.stderr
+    assert done.stdout.count(b"\n") == 4096
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["--version"])

@@ -205,6 +205,12 @@ def spread(size: int):
     return eigenvalues, torch.ones(size, dtype=torch.float64)
 
 
+def test_conjugate_gradients_stay_where_the_gradient_is_too_small_to_square():
+    start = torch.zeros(1)
+    iterates, _ = conjugate_gradients(lambda v: 1e30 * v, torch.tensor([1e-23]), start, max_iterations=9, tolerance=0.0)
+    assert [iterate.tolist() for iterate in iterates] == [[0.0]]
+
+
 def test_conjugate_gradients_stop_at_the_first_iteration_that_gains_too_little():
     eigenvalues, g = spread(200)
     start = torch.zeros_like(g)

@@ -10,6 +10,7 @@ Shapes: **B** sentences, **S** source length, **K** hypotheses of a sentence, **
 
 from collections import Counter
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from nmt.model.cells import State, like
 from nmt.model.laid import DecodingMemory, DecodingState, LaidModel
 
 AFTER = 16  # steps of a shape before it gets a graph, which takes about as long to make
-MOST = 64  # graphs that are kept
+MOST = 32  # graphs that are kept
 
 
 class Shape(NamedTuple):
@@ -32,10 +33,10 @@ class Shape(NamedTuple):
 
 
 class GraphedModel:
-    """A stepper: a model laid out, whose step becomes a graph for shapes that come often. For one search at a time."""
+    """A stepper: a model laid out, whose step becomes a graph for shapes that come often, the oldest giving way."""
 
     def __init__(self, model: LaidModel, after: int = AFTER) -> None:
-        self.model, self.after = model, after
+        self.model, self.after, self.lock = model, after, Lock()
         self.seen, self.graphs = Counter[Shape](), dict[Shape, Graph]()
 
     def start(self, source: Tensor, lengths: Tensor) -> DecodingState:
@@ -43,7 +44,11 @@ class GraphedModel:
         return self.model.start(source, lengths)
 
     def step(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
-        """As `LaidModel.step`."""
+        """As `LaidModel.step`; one thread at a time, without autocast, whose casts a graph would not keep."""
+        with self.lock, torch.autocast(tokens.device.type, enabled=False):
+            return self._step(tokens, state)
+
+    def _step(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         sentences, source = state.memory.source.values.shape[:2]
         room = 1 << (sentences - 1).bit_length()
         shape = Shape(room, len(tokens) // sentences, -(-source // 16) * 16 if looks(state.memory) else source)
@@ -52,7 +57,8 @@ class GraphedModel:
             if self.seen[shape] <= self.after:
                 return self.model.step(tokens, state)
             if len(self.graphs) == MOST:
-                self.graphs.clear()
+                oldest = next(iter(self.graphs))
+                del self.graphs[oldest], self.seen[oldest]
             self.graphs[shape] = Graph(self.model, shape, state)
         return self.graphs[shape](tokens, state)
 
@@ -66,10 +72,12 @@ class Graph:
         layers = each(example.layers, lambda part: part.new_zeros(rows, part.size(1)))
         self.state = DecodingState(layers, example.alignment[:0], roomy(example.memory, shape))
         self.copied: DecodingMemory | None = None
-        self.model, self.found = model, model.step(self.tokens, self.state)
+        self.model = model
         self.graph: Any = None
+        self.found: Any = None
         if device.type == "cuda":
-            self._capture()
+            with torch.cuda.device(device):
+                self._capture()
 
     def _step(self) -> tuple[Tensor, DecodingState]:
         return self.model.step(self.tokens, self.state)
@@ -105,11 +113,11 @@ class Graph:
         return log_probs[:rows].clone(), DecodingState(layers, alignment, state.memory)
 
     def _copy(self, memory: DecodingMemory) -> None:
-        """The source's memory; what it does not fill is masked."""
+        """The source's memory; what it does not fill is 0, and masked."""
         mine = self.state.memory
-        mine.source.mask.zero_()
         pairs = [*zip(mine.source, memory.source, strict=True), *zip(mine.said, memory.said, strict=True)]
         for part, given in [*pairs, (mine.early, memory.early)]:
+            part.zero_()
             part[: given.size(0), : given.size(1)].copy_(given)
         self.copied = memory
 

@@ -13,6 +13,7 @@ Shapes: **B** sentences, **S** source length, **K** hypotheses of a sentence, **
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -26,7 +27,7 @@ from nmt.model.decoder import MaxoutReadout, PlainReadout, TanhReadout
 from nmt.model.encoder import Encoded, Encoder, encode
 from nmt.model.equations import Unrolled, equations_of
 from nmt.model.products import Packed, Precision, Quantised, Rows, pack, product
-from nmt.model.recurrent import Layer, in_reading_order
+from nmt.model.recurrent import Layer, in_reading_order, tf32
 from nmt.model.seq2seq import Seq2Seq
 
 Pack = Callable[..., Packed | Quantised]  # (weight, bias, bounded=...)
@@ -51,7 +52,7 @@ class DecodingState(NamedTuple):
 
 
 class Words:
-    """W e(y) + b of words y, in float32; from a table once what was asked for took as long as the table would."""
+    """W e(y) + b of words y, in float32; from a table, on a CPU once what was asked for took as long as it would."""
 
     def __init__(self, embedding: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self.embedding, self.weight, self.bias = embedding, weight, bias
@@ -201,21 +202,22 @@ class LaidEncoder:
 
 
 class WholeEncoder:
-    """An encoder and its embedding as they are, for a device that reads whole sentences; in fp32, or bf16 on a GPU."""
+    """An encoder and its embedding as they are, where torch has kernels for whole sentences; bf16 on a GPU only."""
 
     def __init__(self, model: Seq2Seq, precision: Precision) -> None:
-        self.model, self.reduced = model, precision == "bf16"  # on a CPU it is not used for bf16
+        self.embedding, self.encoder = model.source_embedding, model.encoder
+        self.reduced = precision == "bf16"  # on a CPU it is not used for bf16
         cells = [cast(Cell, layer.cells[0]) for layer in cast(list[Layer], model.encoder.layers)]
         self.bounded = within_bounds(cells, model.encoder.residual)
 
     def __call__(self, source: Tensor, lengths: Tensor) -> Encoded:
         """Encode ids (B, S) of these lengths (B,); all in float32."""
-        before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, self.reduced
-        try:
-            with torch.autocast(source.device.type, torch.bfloat16, enabled=self.reduced):
-                outputs, mask, final = self.model.encoder(self.model.source_embedding(source), lengths)
-        finally:
-            torch.backends.cudnn.allow_tf32 = before
+        kind = source.device.type
+        with (
+            tf32(self.reduced) if kind == "cuda" else nullcontext(),
+            torch.autocast(kind, torch.bfloat16, enabled=self.reduced),
+        ):
+            outputs, mask, final = self.encoder(self.embedding(source), lengths)
         return Encoded(outputs.float(), mask, tuple(like(state, (part.float() for part in state)) for state in final))
 
 

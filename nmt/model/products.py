@@ -6,6 +6,7 @@ is done once. Neither knows its derivative; it is written out here and in `bptt.
 """
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from threading import Lock
 from typing import Any, Literal
@@ -119,7 +120,7 @@ class Quantised:
     The levels of an input that is `bounded`, as all is that comes out of a tanh, lie between -1 and 1. They are 127
     because older CPUs add pairs of products up in 16 bits. torch has the kernels behind interfaces that it says will
     change; nothing else here knows them: FBGEMM, and for many rows, where the CPU has VNNI, oneDNN. Sums are exact in
-    both.
+    both, so a row comes out the same but for the last bit of its scaling.
     """
 
     engine = Lock()  # torch packs for the one engine that is chosen, for all threads
@@ -133,11 +134,8 @@ class Quantised:
             engines.engine = "fbgemm"
             self.weight = torch.ops.quantized.linear_prepack(rows, self.bias if bounded else None)
             engines.engine = before
-        self.levels = torch.empty(0)
-        if has_vnni() and rows.size(0) >= WIDE:
-            self.levels = torch.ops.onednn.qlinear_prepack.default(rows.int_repr(), [MANY, rows.size(1)])
-            self.scales = rows.q_per_channel_scales().float()
-            self.zeros = torch.zeros(rows.size(0), dtype=torch.long)
+        self.many: Callable[[Tensor], Tensor] | None = None
+        self.rows = rows if has_vnni() and rows.size(0) >= WIDE else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """The product of x (n, E): (n, M)."""
@@ -148,21 +146,31 @@ class Quantised:
         return found if self.bias is None else found.add_(self.bias)
 
     def _of_bounded(self, x: Tensor) -> Tensor:
-        found: Tensor
-        if len(x) < MANY or not self.levels.numel():
-            fixed = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
-            found = fixed(x, 1 / 63, 64, self.weight)
-            return found
-        levels = torch.quantize_per_tensor(x, 1 / 63, 64, torch.quint8).int_repr()
-        bias = self.bias if self.bounded else None
-        found = torch.ops.onednn.qlinear_pointwise.default(
-            levels, 1 / 63, 64, self.levels, self.scales, self.zeros, bias, 1.0, 0, torch.float32, "none", [], ""
-        )
+        if len(x) >= MANY and self.rows is not None:
+            self.many = self.many or _by_onednn(self.rows, self.bias if self.bounded else None)
+            return self.many(x)
+        fixed = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+        found: Tensor = fixed(x, 1 / 63, 64, self.weight)
         return found
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
         """Addend (n, M) + the product of x."""
         return self(x).add_(addend)
+
+
+def _by_onednn(rows: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """The product of a `rounded` weight (M, E) with inputs (n, E) within [-1, 1], for many of them."""
+    packed = torch.ops.onednn.qlinear_prepack.default(rows.int_repr(), [MANY, rows.size(1)])
+    scales, zeros = rows.q_per_channel_scales().float(), torch.zeros(rows.size(0), dtype=torch.long)
+
+    def product(x: Tensor) -> Tensor:
+        levels = torch.quantize_per_tensor(x, 1 / 63, 64, torch.quint8).int_repr()
+        found: Tensor = torch.ops.onednn.qlinear_pointwise.default(
+            levels, 1 / 63, 64, packed, scales, zeros, bias, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return found
+
+    return product
 
 
 def pack(weight: Tensor, bias: Tensor | None, precision: Precision, bounded: bool = False) -> Packed | Quantised:

@@ -33,6 +33,9 @@ from nmt.model.bptt import Reading, reading, unroll
 from nmt.model.cells import Cell, DeepTransition, GRUCell, LSTMCell, RNNCell, State, like
 from nmt.model.products import has_bf16_kernels
 
+# cuDNN wants all weights of a layer in one buffer; torch puts them there at each call, and warns of it.
+warnings.filterwarnings("ignore", "RNN module weights")
+
 PADDING = 1e4  # sigmoid(-1e4) == 0 and sigmoid(1e4) == 1 in every floating-point format used here
 
 Path = Literal["fused", "unrolled", "loop"]
@@ -117,16 +120,15 @@ class Layer(nn.Module):
         weights: list[Tensor] = [weight for cell in self.cells for weight in cell.parameters()]
         if lengths is not None:
             padding = torch.arange(x.size(1), device=x.device) >= lengths[:, None]  # (B, T)
-            columns = 8 if x.is_cuda else 1  # tensor cores want the width a multiple of 8; the others say nothing
-            x = torch.cat([x, padding[:, :, None].to(x.dtype).expand(-1, -1, columns)], dim=2)  # (B, T, E+1)
+            columns = 8 if x.is_cuda else 1  # tensor cores want widths in eights; the other seven say nothing
+            x = torch.cat([x, padding[:, :, None].to(x.dtype).expand(-1, -1, columns)], dim=2)  # (B, T, E+columns)
             weights[::3] = [_with_padding_column(weight, columns) for weight in weights[::3]]
         flat: list[Tensor] = []
         for number in range(directions):
             input_weight, recurrent_weight, bias = weights[3 * number : 3 * number + 3]
             flat += [input_weight, recurrent_weight, bias, torch.zeros_like(bias)]  # torch has a second, of no use
         initial = [torch.stack(part.chunk(directions, dim=1)) for part in state]  # (D, B, H)
-        with _weights_apart(x):
-            outputs, hidden, memory = torch.lstm(x, initial, flat, True, 1, 0.0, self.training, directions == 2, True)
+        outputs, hidden, memory = torch.lstm(x, initial, flat, True, 1, 0.0, self.training, directions == 2, True)
         if lengths is not None:
             last = (lengths - 1)[:, None, None].expand(-1, 1, hidden_size)
             forward_hidden = outputs[:, :, :hidden_size].gather(1, last)[:, 0]  # (B, H)
@@ -211,8 +213,7 @@ def _fused(cell: Cell, x: Tensor, state: State, lengths: Tensor, backwards: bool
         second = torch.cat([second[: 2 * cell.hidden_size], cell.candidate_bias])
     kernel = torch.gru if isinstance(cell, GRUCell) else torch.rnn_tanh  # both of one signature
     weights = [cell.input_weight, cell.recurrent_weight, cell.bias, second]
-    with _weights_apart(x):
-        outputs, _ = kernel(x, state.hidden[None].contiguous(), weights, True, 1, 0.0, cell.training, False, True)
+    outputs, _ = kernel(x, state.hidden[None].contiguous(), weights, True, 1, 0.0, cell.training, False, True)
     last = (lengths - 1)[:, None, None].expand(-1, 1, outputs.size(2))
     final = outputs.gather(1, last)[:, 0]  # (B, H)
     return outputs.gather(1, place[:, :, None].expand_as(outputs)), like(state, [final])
@@ -263,11 +264,10 @@ def _with_padding_column(weight: Tensor, columns: int) -> Tensor:
 
 
 @contextmanager
-def _weights_apart(x: Tensor) -> Iterator[None]:
-    """cuDNN wants all weights in one buffer; torch puts them there at each call, with a warning, which is kept back."""
-    if not x.is_cuda:
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether cuDNN may round fp32 to 10 bits where it multiplies, meanwhile."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, allowed
+    try:
         yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "RNN module weights")
-        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -11,7 +11,7 @@ from torch import Tensor, nn, tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
-from nmt.model import bptt
+from nmt.model import bptt, recurrent
 from nmt.model.bptt import reading
 from nmt.model.cells import (
     Cell,
@@ -357,6 +357,33 @@ def test_noise_and_a_second_derivative_choose_the_way(monkeypatch):
     monkeypatch.setattr("nmt.model.recurrent.has_bf16_kernels", lambda: False)  # such as CPUs without AVX-512
     assert build("lstm").path(cpu, False, True) == "unrolled"
     assert build("lstm").path(torch.device("cuda"), True, True) == "fused"
+
+
+@pytest.mark.parametrize(
+    ("device", "enabled", "kind", "expected"),
+    [
+        ("cuda", True, torch.bfloat16, True),
+        ("cuda", True, torch.float16, False),  # then the loss is scaled
+        ("cuda", False, torch.bfloat16, False),
+        ("cpu", True, torch.bfloat16, False),
+    ],
+)
+def test_where_bf16_would_become_fp16(monkeypatch, device, enabled, kind, expected):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: enabled)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: kind)
+    assert recurrent._rounds_to_fp16(torch.device(device)) == expected
+
+
+def test_padding_may_take_more_columns_than_one():
+    layer, x = build("lstm"), torch.randn(B, T, E).double()
+    exact, final = layer(x, None, LENGTHS)
+    (weight, *rest), padding = layer.cells[0].parameters(), (~words(LENGTHS)).double()
+    wide = torch.cat([x, padding[:, :, None].expand(-1, -1, 8)], dim=2)
+    weights = [recurrent._with_padding_column(weight, 8), *rest, torch.zeros_like(rest[-1])]
+    start = [torch.zeros(1, B, H).double()] * 2
+    outputs, _, memory = torch.lstm(wide, start, weights, True, 1, 0.0, True, False, True)
+    assert_close(outputs[words(LENGTHS)], exact[words(LENGTHS)])
+    assert_close(memory[0], final[1])
 
 
 def test_the_fused_kernel_is_given_float32_where_it_would_be_given_fp16(monkeypatch):

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from nmt.model.cells import LSTMCell
 from nmt.model.graphed import GraphedModel
-from nmt.model.laid import LaidModel, Words, is_bounded, lay_out, within_bounds
+from nmt.model.laid import LaidEncoder, LaidModel, WholeEncoder, Words, is_bounded, lay_out, within_bounds
 from nmt.model.narrowed import NarrowedModel
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.search import SearchOptions, beam_search, select
@@ -196,21 +196,47 @@ def test_what_residuals_add_up_is_not_bounded():
 
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_with_room_to_spare_a_step_is_the_same(options):
-    """Two hypotheses of each of five sentences, and then of three of them, in the shape of a graph."""
+    """Two hypotheses of each of five sentences, then of three of them; and after that of five shorter ones, in the room
+    that the first five have left.
+    """
     laid = lay_out(model_of(**options), "fp32")
     graphed = GraphedModel(laid, after=0)
-    rows, left = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4]), torch.tensor([4, 1, 2])
-    kept = torch.tensor([9, 8, 2, 2, 5, 4])
-    words = torch.randint(4, 20, (3, 10), generator=torch.Generator().manual_seed(2))
+    twice, left, kept = torch.arange(5).repeat_interleave(2), torch.tensor([4, 1, 2]), torch.tensor([9, 8, 2, 2, 5, 4])
+    words = torch.randint(4, 20, (4, 10), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         said = []
         for stepper in (laid, graphed):
-            state = select(stepper.start(SOURCE, LENGTHS), rows, None)
-            first, state = stepper.step(words[0], state)
+            first, state = stepper.step(words[0], select(stepper.start(SOURCE, LENGTHS), twice, None))
             second, state = stepper.step(words[1], state)
-            state = select(state, kept, left)
-            third, state = stepper.step(words[2, :6], state)
-            said.append((first, second, third, state.alignment, *state.layers[-1]))
-    assert len(graphed.graphs) == 2
+            third, state = stepper.step(words[2, :6], select(state, kept, left))
+            short = stepper.start(SOURCE[:, :3], LENGTHS.clamp(max=3))
+            fourth, short = stepper.step(words[3], select(short, twice, None))
+            said.append([first, second, third, fourth])
+            said[-1] += [part for one in (state, short) for part in (one.alignment, *one.layers[-1])]
     for one, other in zip(*said, strict=True):
         assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_shape_gets_a_graph_when_it_has_come_often_and_the_oldest_gives_way(monkeypatch):
+    monkeypatch.setattr("nmt.model.graphed.MOST", 2)
+    graphed, made = GraphedModel(lay_out(model_of(), "fp32"), after=2), []
+    with torch.inference_mode():
+        for sentences in (1, 1, 1, 2, 2, 2, 3, 4, 5, 5, 5, 1, 1, 1):  # 3 has room in what 4 has
+            state = graphed.start(SOURCE[:sentences], LENGTHS[:sentences])
+            graphed.step(torch.full((sentences,), 2), state)
+            made.append([shape.sentences for shape in graphed.graphs])
+    assert made == [[], [], [1], [1], [1], [1, 2], [1, 2], [1, 2], [1, 2], [1, 2], [2, 8], [2, 8], [2, 8], [8, 1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "precision", "kind"),
+    [
+        ({}, "fp32", WholeEncoder),
+        ({}, "int8", WholeEncoder),
+        ({}, "bf16", LaidEncoder),
+        ({"cell": "gru"}, "fp32", LaidEncoder),
+        ({"peepholes": True}, "int8", LaidEncoder),
+    ],
+)
+def test_the_encoder_is_the_models_where_torch_has_its_kernel(options, precision, kind):
+    assert type(lay_out(model_of(**options), precision).encoder) is kind
