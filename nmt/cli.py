@@ -56,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = get_close_matches(rest[0].partition("=")[0], re.findall(r"--[\w-]+", options.parser.format_help()), n=1)
         guess = f"did you mean {near[0]}?" if near else f"see nmt {options.verb} --help"
         parser.error(f"unknown option {rest[0]}: {guess}")
+    if options.verb == "translate":  # kernels of shapes that came once: torch and oneDNN would keep 1,024 each
+        for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+            os.environ.setdefault(cache, "128")
     _log_to_stderr(options.quiet)
     options.flags, options.command = rest, shlex.join(["nmt", *arguments])
     try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -121,7 +120,7 @@ class Translator:
             if not any(isinstance(one.decoder.attention, Attention) for one in (model, *others)):
                 raise OptionError("unknown words are copied by attention, and this model has none")
             self.search = replace(self.search, allow_unknown=True)
-        self.batch_tokens, self.longest = batch_tokens, longest
+        self.batch_tokens, self.longest, self.each = batch_tokens, longest, SideBySide(self.device)
 
     @classmethod
     def load(
@@ -172,11 +171,10 @@ class Translator:
         batches = list(self._batches([len(row) for row in ids]))
         search = partial(self._search, with_alignment=with_alignment or self.answers.copy_unknown)
         found: list[list[Hypothesis]] = [[] for _ in jobs]
-        with _side_by_side(len(batches), self.device) as each:
-            answers = each(lambda chosen: search([jobs[index] for index in chosen]), batches)
-            for chosen, batch in zip(batches, answers, strict=True):
-                for index, hypotheses in zip(chosen, batch, strict=True):
-                    found[index] = hypotheses
+        answers = self.each(lambda chosen: search([jobs[index] for index in chosen]), batches)
+        for chosen, batch in zip(batches, answers, strict=True):
+            for index, hypotheses in zip(chosen, batch, strict=True):
+                found[index] = hypotheses
         pieces = self.tokenizers.source.pieces
         blank = [
             Translation(request.source, tuple(pieces(row)), BLANK) for request, row in zip(requests, ids, strict=True)
@@ -283,19 +281,26 @@ def ready(model: Seq2Seq, precision: products.Precision) -> LaidModel | GraphedM
     return GraphedModel(laid) if isinstance(laid, LaidModel) and model.output.weight.is_cuda else laid
 
 
-@contextmanager
-def _side_by_side(batches: int, device: torch.device) -> Iterator[Callable[..., Iterable[Any]]]:
-    """A `map` over batches: on a CPU, each on a thread of its own with one core, which small products use best."""
-    threads = min(torch.get_num_threads(), batches)
-    if device.type != "cpu" or threads < 2:
-        yield map
-        return
-    cores = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool.map
-    finally:
-        torch.set_num_threads(cores)  # what later threads start with
+class SideBySide:
+    """A `map` over batches: on a CPU, each on a thread with one core, which small products use best.
+
+    The threads stay for the next call.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.pool: ThreadPoolExecutor | None = None
+
+    def __call__(self, search: Callable[[list[int]], Any], batches: Sequence[list[int]]) -> list[Any]:
+        """The searches of all batches, in order."""
+        cores = torch.get_num_threads()
+        if self.device.type != "cpu" or min(cores, len(batches)) < 2:
+            return list(map(search, batches))
+        self.pool = self.pool or ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            return list(self.pool.map(search, batches))
+        finally:
+            torch.set_num_threads(cores)  # what later threads start with
 
 
 def choose_device(name: str) -> torch.device:
