@@ -34,16 +34,8 @@ from nmt.verbs import UsageError, add_verb
 
 log = logging.getLogger("nmt")
 
-OF_TRANSLATIONS = (
-    "input",
-    "reference",
-    "lowercase",
-    "tokenize",
-    "jsonl",
-    "quiet",
-    "debug",
-    "parser",
-)  # to `nmt evaluate`
+# What `nmt evaluate` may be told of translations that are there already, and what is no option.
+OF_TRANSLATIONS = {"input", "reference", "lowercase", "tokenize", "jsonl", "quiet", "debug", "parser"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

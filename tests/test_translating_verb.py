@@ -17,6 +17,7 @@ from nmt.cli import main
 from nmt.model.language_model import build_language_model
 from nmt.model.seq2seq import ModelOptions
 from nmt.tokenizer import UNK, TokenizerOptions, train_tokenizer
+from nmt.translator import Translator
 from tests.conftest import remade, shaken
 
 LINES = ["two big red cats", "", "six new white trees", "one old dogs", "  ", "three small green cars and boats"]
@@ -204,8 +205,9 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_same_whatever_the_batch_and_as_score_has_it(translate, scored, unsure, way):
+    lines = LINES * 4  # the same line draws anew each time, and what is drawn may be spelt otherwise than its text is
     alone, seven, all_at_once = (
-        translate("-m", unsure, *WAYS[way], "--batch-tokens", tokens) for tokens in (1, 7 * 40, 10**6)
+        translate("-m", unsure, *WAYS[way], "--batch-tokens", tokens, lines=lines) for tokens in (1, 7 * 40, 10**6)
     )
     same(alone, all_at_once)
     same(seven, all_at_once)
@@ -216,7 +218,7 @@ def test_the_same_whatever_the_batch_and_as_score_has_it(translate, scored, unsu
         for one, (log_prob, pieces) in zip(found, scored(unsure, found), strict=True)
         if one["tokens"] == pieces
     ]
-    assert agree or way == "least risky"  # of a few draws, which may all be spelt otherwise than their text is
+    assert agree
     assert [one for one, _ in agree] == pytest.approx([two for _, two in agree], abs=1e-3)
 
 
@@ -345,10 +347,13 @@ def test_unknown_words_are_said_only_if_asked_for_and_copied_from_where_they_loo
 
 
 def test_what_looks_wrong_is_named(translate, trained):
-    for answer in translate(
-        "-m", trained, lines=LINES[:3]
-    ):  # whether attention leaves a gap depends on the CPU's rounding
-        assert not {"short", "long", "repetition", "improbable"}.intersection(answer["risk"])
+    """Nothing of these three, but a gap where attention leaves one, which the CPU's rounding in training decides."""
+    gaps = []
+    for one in Translator.load(trained, device="cpu").translate(LINES[:3], with_alignment=True):
+        looks = one.candidates[0].alignment  # none of a blank line
+        attention = [] if looks is None else looks[:, :-1].sum(0).tolist()
+        gaps.append("000" in "".join("01"[share >= 0.1] for share in attention))
+    assert [answer["risk"] for answer in translate("-m", trained, lines=LINES[:3])] == [["gap"] * gap for gap in gaps]
     assert all("short" in one["risk"] for one in every(translate("-m", trained, "--max-length", 1, lines=LINES[:3])))
 
 

@@ -62,9 +62,8 @@ class Arithmetic(NamedTuple):
 
 
 # fp32 keeps 24 bits, 6e-8, and five steps of a dozen sums each lose less than a hundred times that; bf16 keeps 8 bits,
-# 0.4 %, of everything that enters a product, and five steps multiply it by about ten; cuDNN's tanh is a digit coarser
+# 0.4 %, of everything that enters a product, and five steps multiply it by about ten
 FP64, FP32, BF16 = (torch.float64, 1e-9, 1e-12), (torch.float32, 1e-5, 1e-5), (torch.bfloat16, 0.05, 1e-2)
-CUDA_FP32 = torch.float32, 5e-5, 1e-5
 torch.backends.cudnn.allow_tf32 = False  # as the program has it
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 ARITHMETIC = pytest.mark.parametrize(
@@ -73,7 +72,7 @@ ARITHMETIC = pytest.mark.parametrize(
         pytest.param(Arithmetic("cpu", *FP64), id="cpu-fp64"),
         pytest.param(Arithmetic("cpu", *FP32), id="cpu-fp32"),
         pytest.param(Arithmetic("cpu", *BF16), id="cpu-bf16"),
-        pytest.param(Arithmetic("cuda", *CUDA_FP32), id="cuda-fp32", marks=ON_GPU),
+        pytest.param(Arithmetic("cuda", *FP32), id="cuda-fp32", marks=ON_GPU),
         pytest.param(Arithmetic("cuda", *BF16), id="cuda-bf16", marks=ON_GPU),
     ],
 )
@@ -175,10 +174,11 @@ def test_looped_it_is_the_cell_in_a_loop(kind, bidirectional, lengths, arithmeti
 @PADDED
 @DIRECTIONS
 @ARITHMETIC
-@pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")  # cuDNN's, in fp32
 def test_fused_it_is_the_cell_in_a_loop(kind, bidirectional, lengths, arithmetic):
     if arithmetic[:2] == ("cpu", torch.bfloat16) and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("oneDNN has no bf16 on this CPU")
+    if arithmetic[:2] == ("cuda", torch.float32) and kind != "lstm":
+        arithmetic = arithmetic._replace(share=5e-5)  # cuDNN's vanilla RNN and GRU were seen to be 2e-5 off
     assert_equal_with_gradients(build(kind, bidirectional, "fused"), lengths, arithmetic)
 
 
