@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nmt.model.attention import FixedContext, Memory
 from nmt.model.bptt import Reading, run
-from nmt.model.cells import Cell, DeepTransition, LSTMCell, State, like
+from nmt.model.cells import Cell, DeepTransition, LSTMCell, LSTMState, State, like
 from nmt.model.decoder import MaxoutReadout, PlainReadout, TanhReadout
 from nmt.model.encoder import Encoded, Encoder, encode
 from nmt.model.equations import Unrolled, equations_of
@@ -112,6 +112,25 @@ class CellStep:
         after = like(state, (torch.empty_like(part) for part in state))
         self.equations.step(self.cell.normed(sums), Unrolled(read, state, gates, after), self.weights, self.times)
         return after
+
+
+class LSTMStep(CellStep):
+    """The same of a plain LSTM, in the room of its sums, for nothing is kept for a way back."""
+
+    def __call__(self, sums: Tensor, state: State) -> State:
+        """The state after a step, from W x + b (N, G), which is written over."""
+        before, size = cast(LSTMState, state), self.cell.hidden_size
+        sums = self.times[0].plus(before.hidden, sums)
+        i, f, g, o = sums.chunk(4, dim=1)
+        sums[:, : 2 * size].sigmoid_()
+        cell = torch.mul(f, before.cell).addcmul_(i, g.tanh_())
+        return LSTMState(cell.tanh().mul_(o.sigmoid_()), cell)
+
+
+def step_of(cell: Cell, pack: Pack) -> CellStep:
+    """A cell's step, laid out."""
+    plain = type(cell) is LSTMCell and cell.peepholes is None and cell.projection is None
+    return (LSTMStep if plain else CellStep)(cell, pack)
 
 
 class TanhRead:
@@ -235,7 +254,7 @@ class LaidModel:
         self.decoder, self.attention, self.residual = decoder, decoder.attention, decoder.residual
         packed = partial(pack, precision=precision)
         cells = cast(list[Cell], [layer.cells[0] for layer in cast(list[Layer], decoder.layers)])
-        self.steps = [CellStep(cell, packed) for cell in cells]
+        self.steps = [step_of(cell, packed) for cell in cells]
         of_word, self.of_early = cells[0].input_weight.detach().tensor_split([embedding.size(1)], dim=1)
         self.words = Words(embedding, of_word, cells[0].input_bias.detach())
         bounded = within_bounds(cells, self.residual)
@@ -260,7 +279,7 @@ class LaidModel:
     def step(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """Read one token per row (N,); log-probabilities of the next (N, V), in float32, and the state after it."""
         logits, state = self.logits(tokens, state)
-        return logits.log_softmax(dim=1), state
+        return log_softmax_(logits), state
 
     def logits(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """The same, before the softmax."""
@@ -282,6 +301,11 @@ class LaidModel:
             x = layers[-1].hidden + x if self.residual else layers[-1].hidden
         alignment = weights.flatten(0, 1)[:, : source.mask.size(1)]  # (N, S)
         return self.readout(x, tokens, weights, said[-1]), DecodingState(tuple(layers), alignment, state.memory)
+
+
+def log_softmax_(logits: Tensor) -> Tensor:
+    """Log-probabilities (N, V) of logits; on a CPU in their place, which is half as much to write."""
+    return torch.log_softmax(logits, 1, out=None if logits.is_cuda else logits)
 
 
 def is_bounded(cell: Cell) -> bool:

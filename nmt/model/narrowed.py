@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nmt.model.laid import DecodingState, LaidModel
+from nmt.model.laid import DecodingState, LaidModel, log_softmax_
 
 
 class NarrowedState(NamedTuple):
@@ -47,4 +47,4 @@ class NarrowedModel:
         readout, inner = self.model.read(self.ids.index_select(0, tokens), state.inner)
         logits = self.output(readout)  # (N, V')
         logits.view(state.memory.size(0), -1, logits.size(1)).add_(state.memory)
-        return logits.log_softmax(dim=1), NarrowedState(inner, state.memory)
+        return log_softmax_(logits), NarrowedState(inner, state.memory)

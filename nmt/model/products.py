@@ -6,7 +6,6 @@ is done once. Neither knows its derivative; it is written out here and in `bptt.
 """
 
 import warnings
-from collections.abc import Callable
 from functools import partial
 from threading import Lock
 from typing import Any, Literal
@@ -107,7 +106,7 @@ class Packed:
         return found.float()
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
-        """Addend (n, M) + the product of x."""
+        """Addend (n, M), which may be written over, + the product of x."""
         return self(x).add_(addend)
 
 
@@ -134,7 +133,7 @@ class Quantised:
             engines.engine = "fbgemm"
             self.weight = torch.ops.quantized.linear_prepack(rows, self.bias if bounded else None)
             engines.engine = before
-        self.many: Callable[[Tensor], Tensor] | None = None
+        self.many: ManyRows | None = None
         self.rows = rows if has_vnni() and rows.size(0) >= WIDE else None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -145,32 +144,70 @@ class Quantised:
         found = self._of_bounded(x / extremes).mul_(extremes)
         return found if self.bias is None else found.add_(self.bias)
 
+    def plus(self, x: Tensor, addend: Tensor) -> Tensor:
+        """Addend (n, M), which may be written over, + the product of x."""
+        many = self._for_many(x) if self.bounded else None
+        return many(x, addend) if many else self(x).add_(addend)
+
     def _of_bounded(self, x: Tensor) -> Tensor:
-        if len(x) >= MANY and self.rows is not None:
-            self.many = self.many or _by_onednn(self.rows, self.bias if self.bounded else None)
-            return self.many(x)
+        if many := self._for_many(x):
+            return many(x)
         fixed = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
         found: Tensor = fixed(x, 1 / 63, 64, self.weight)
         return found
 
-    def plus(self, x: Tensor, addend: Tensor) -> Tensor:
-        """Addend (n, M) + the product of x."""
-        return self(x).add_(addend)
+    def _for_many(self, x: Tensor) -> "ManyRows | None":
+        """oneDNN's product, if it is the faster for as many rows as x (n, E) has."""
+        if len(x) < MANY or self.rows is None:
+            return None
+        self.many = self.many or ManyRows(self.rows, self.bias if self.bounded else None)
+        return self.many
 
 
-def _by_onednn(rows: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """The product of a `rounded` weight (M, E) with inputs (n, E) within [-1, 1], for many of them."""
-    packed = torch.ops.onednn.qlinear_prepack.default(rows.int_repr(), [MANY, rows.size(1)])
-    scales, zeros = rows.q_per_channel_scales().float(), torch.zeros(rows.size(0), dtype=torch.long)
+class ManyRows:
+    """oneDNN's product of a `rounded` weight (M, E) with inputs (n, E) within [-1, 1], for many of them."""
 
-    def product(x: Tensor) -> Tensor:
-        levels = torch.quantize_per_tensor(x, 1 / 63, 64, torch.quint8).int_repr()
-        found: Tensor = torch.ops.onednn.qlinear_pointwise.default(
-            levels, 1 / 63, 64, packed, scales, zeros, bias, 1.0, 0, torch.float32, "none", [], ""
+    def __init__(self, rows: Tensor, bias: Tensor | None) -> None:
+        packed = torch.ops.onednn.qlinear_prepack.default(rows.int_repr(), [MANY, rows.size(1)])
+        scales, zeros = rows.q_per_channel_scales().float(), torch.zeros(rows.size(0), dtype=torch.long)
+        self.weight, self.bias = (packed, scales, zeros), bias
+
+    def __call__(self, x: Tensor, addend: Tensor | None = None) -> Tensor:
+        """The product (n, M), with the bias; added to an addend (n, M), that one is written over."""
+        x, float32 = levels(x), torch.float32
+        if addend is None:
+            said: Tensor = torch.ops.onednn.qlinear_pointwise.default(
+                x, 1 / 63, 64, *self.weight, self.bias, 1.0, 0, float32, "none", [], ""
+            )
+            return said
+        added: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
+            x,
+            1 / 63,
+            64,
+            *self.weight,
+            addend.contiguous(),
+            self.bias,
+            1.0,
+            0,
+            float32,
+            1.0,
+            0,
+            "sum",
+            1.0,
+            "none",
+            [],
+            "",
         )
-        return found
+        return added
 
-    return product
+
+def levels(x: Tensor) -> Tensor:
+    """Numbers within [-1, 1] as bytes, 63 levels either side of 64.
+
+    torch's quantised tensor is read where it lies, for its own copy (`int_repr`) takes four times as long as rounding.
+    """
+    rounded = torch.quantize_per_tensor(x.contiguous(), 1 / 63, 64, torch.quint8)
+    return torch.empty(0, dtype=torch.uint8).set_(rounded.untyped_storage(), 0, x.shape, rounded.stride())
 
 
 def pack(weight: Tensor, bias: Tensor | None, precision: Precision, bounded: bool = False) -> Packed | Quantised:

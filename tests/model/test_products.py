@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from nmt.model import products
-from nmt.model.products import Packed, Quantised, Rows, pack
+from nmt.model.products import Packed, Quantised, Rows, levels, pack
 
 
 def whole(rows, columns, most, seed):
@@ -38,6 +38,13 @@ def test_int8_is_exact_on_its_own_levels(rows, bounded):
     product = Quantised(weight, bias, bounded)
     assert_close(product(x), expected, rtol=1e-5, atol=1e-2)
     assert_close(product.plus(x, torch.ones(rows, 24)), expected + 1, rtol=1e-5, atol=1e-2)
+
+
+def test_levels_are_bytes_around_64():
+    every = torch.arange(-63, 64)
+    assert levels(every[None] / 63).tolist() == [list(range(1, 128))]
+    columns = torch.stack([every, every.flip(0)], dim=1)  # each row lies apart from itself
+    assert levels((columns / 63).t()).tolist() == [list(range(1, 128)), list(range(127, 0, -1))]
 
 
 @pytest.mark.usefixtures("library")
