@@ -48,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = get_close_matches(rest[0].partition("=")[0], re.findall(r"--[\w-]+", options.parser.format_help()), n=1)
         guess = f"did you mean {near[0]}?" if near else f"see nmt {options.verb} --help"
         parser.error(f"unknown option {rest[0]}: {guess}")
-    if options.verb == "translate":  # kernels of shapes that came once: torch and oneDNN would keep 1,024 each
+    if options.verb in (
+        "translate",
+        "evaluate",
+        "tune",
+    ):  # kernels of shapes that came once: torch and oneDNN would keep 1,024 each
         for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
             os.environ.setdefault(cache, "128")
     _log_to_stderr(options.quiet)
@@ -176,9 +180,8 @@ def _fit(options: argparse.Namespace, base: dict[str, Any] | None) -> None:
     from nmt import config
 
     if options.help:
-        print(config.parser(f"nmt {options.verb}").format_help())
-        model = "  -m FOLDER" if options.verb == "finetune" else ""
-        print(f"  -c FILE (repeatable){model}  --overwrite  --print-config  --device NAME  -q")
+        print(options.parser.format_help(), "What a config may say, and flags may say over it:", sep="\n")
+        print(config.parser(f"nmt {options.verb}").format_help().partition("\n\n")[2], end="")
         return
     output = ["--output", options.output] if options.output else []
     found = config.read(options.config, options.flags + output, base)

@@ -5,6 +5,7 @@ Defaults < configs (in the order given) < the command line. Unknown keys are ref
 
 import dataclasses
 import difflib
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,11 +103,18 @@ def parser(program: str) -> ArgumentParser:
     made = ArgumentParser(prog=program, exit_on_error=False, add_help=False, usage=f"{program} [-c FILE ...] [options]")
     for name, options in SECTIONS.items():
         made.add_class_arguments(options, name)
+    for name, meaning in remarks(SearchOptions).items():  # which its docstring does not tell
+        made._option_string_actions[f"--search.{name}"].help = meaning
     made.add_argument("--task", type=Task, default=Config.task, help="what is trained")
     made.add_argument("-o", "--output", type=str, default=Config.output, help="the model folder to write")
     made.add_argument("--init", type=str, default=Config.init, help="a model folder to start from")
     made.add_argument("--seed", type=int, default=Config.seed, help="of weights, batches and dropout")
     return made
+
+
+def remarks(options: type) -> dict[str, str]:
+    """What stands beside each field of a class of options in its source."""
+    return dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(options), re.MULTILINE))
 
 
 def read(

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -110,9 +111,12 @@ def test_a_command_that_is_none_is_refused(capsys, arguments, complaint):
 
 def test_every_option_of_a_config_is_in_the_help(capsys):
     assert main(["train", "--help"]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "-c FILE, --config FILE options; repeatable, later wins" in shown
     assert "--model.hidden_size" in shown
-    assert "Updates over which the rate grows from 0" in " ".join(shown.split())
+    assert "Updates over which the rate grows from 0" in shown
+    assert "--search.no_repeat_ngram NO_REPEAT_NGRAM no n pieces in a row twice in a translation; 0 allows it" in shown
+    assert not re.findall(r"--\w+\.\w+ (?:\w+|{[^}]*}) \(type", shown)  # nothing without a word on what it is
 
 
 # ---- train: what is wrong is said, and nothing is left behind ----
