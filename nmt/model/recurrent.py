@@ -118,6 +118,8 @@ class Layer(nn.Module):
         """Both directions in one call, padding made harmless."""
         hidden_size, directions = self.hidden_size, len(self.cells)
         weights: list[Tensor] = [weight for cell in self.cells for weight in cell.parameters()]
+        if lengths is not None and not x.is_cuda and bool((lengths == x.size(1)).all()):
+            lengths = None  # there is no padding; a GPU is not asked, for the host would wait
         if lengths is not None:
             padding = torch.arange(x.size(1), device=x.device) >= lengths[:, None]  # (B, T)
             columns = 8 if x.is_cuda else 1  # tensor cores want widths in eights; the other seven say nothing

@@ -115,6 +115,16 @@ def test_garbage_in_the_padding_changes_nothing(bidirectional):
     assert (pull[words] != 0).all()
 
 
+def test_without_padding_nothing_is_laid_beside_the_weights(monkeypatch):
+    """It takes longer than to read a short sentence; the result is that of a batch that has padding."""
+    layer, x = Layer(E, H, bidirectional=True), torch.randn(B, T, E)
+    padded, expected = layer(torch.cat([x, x[:, :1]], dim=1), lengths=torch.full((B,), T))
+    monkeypatch.setattr("nmt.model.recurrent._with_padding_column", None)
+    outputs, state = layer(x, lengths=torch.full((B,), T))
+    assert_close(outputs, padded[:, :T])
+    assert_close(state, expected)
+
+
 def fixed_gates() -> Layer:
     """i = 3/4, f = 1/2, g = 1/2, o = 1/4 whatever is read, in both directions."""
     layer = Layer(1, 1, bidirectional=True)
