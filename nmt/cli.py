@@ -1,7 +1,7 @@
 """The command line, `nmt VERB ...`: the only module that reads argv, prints and exits; it imports all else late.
 
 Exit codes: 0 done; 1 a fault, told in one line; 2 a wrong option or config; 130 (Ctrl-C) and 143 (SIGTERM) stopped by a
-signal, training saved.
+signal, training saved, files to write left as they were.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -61,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.run(options)
         with naming(STDOUT):
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stopped:
+        return next(iter(stopped.args), 130)
     except BrokenPipeError:  # the reader has gone, as in `nmt translate ... | head`
         _drop_output()
         return 0
@@ -77,12 +78,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """What `nmt` is on the command line: `main`, and an end at once, for to take torch apart takes half a second."""
-    code = main()
     if not {"train", "finetune", "quickstart"}.isdisjoint(sys.argv[1:2]):
-        sys.exit(code)  # other processes and loggers may have something to finish
+        sys.exit(main())  # it takes signals itself; other processes and loggers may have something to finish
+    signal.signal(signal.SIGTERM, _terminate)
+    code = main()
     with suppress(OSError, ValueError):  # what was translated before an error
         sys.stdout.flush()
     os._exit(code)
+
+
+def _terminate(*_: object) -> NoReturn:
+    """SIGTERM stops as Ctrl-C does: no half of a file is left, and no process."""
+    raise KeyboardInterrupt(143)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -90,8 +91,8 @@ def rescore(
     for block in blocks(read_entries(lines, names[0]), window):
         source = _sources(block, sentences, names)
         pairs = [Pair(source[entry.sentence], entry.hypothesis) for entry in block]
-        place, first = f"{names[0]}:", block[0].line
-        columns = [[found.log_prob for found in scorer.score(pairs, place=place, first=first)] for scorer in scorers]
+        place = partial(_place, block, names)
+        columns = [[found.log_prob for found in scorer.score(pairs, place=place)] for scorer in scorers]
         values = zip(*columns, strict=True)
         scored = [
             _add(entry, dict(zip(added, row, strict=True)), names[0]) for entry, row in zip(block, values, strict=True)
@@ -104,6 +105,12 @@ def rescore(
                 f"{names[1]}:{number + 1} reads {sentence[:80]!r}, but {names[0]} ends before it: give the whole list, "
                 "and the text that was translated"
             )
+
+
+def _place(block: Sequence[Entry], names: tuple[str, str], number: int, side: int) -> str:
+    """The line that an entry of the block, from 1, stands in, or its source."""
+    entry = block[number - 1]
+    return f"{names[0]}:{entry.line}" if side else f"{names[1]}:{entry.sentence + 1}"
 
 
 def read_entries(lines: Iterable[str], name: str) -> Iterator[Entry]:
@@ -231,11 +238,16 @@ def extend_table(
     while held := list(islice(waiting, window)):
         rows = [_phrases(line, f"{name}:{number}") for number, line in enumerate(held, first)]
         pairs = [Pair(row[0].strip(), row[1].strip()) for row in rows]
-        found = [scorer.score(pairs, place=f"{name}:", first=first) for scorer in scorers]
+        found = [scorer.score(pairs, place=partial(_row, name, first)) for scorer in scorers]
         for row, scores in zip(rows, zip(*found, strict=True), strict=True):
             text = "".join(f" {max(math.exp(score.log_prob), sys.float_info.min):.6g}" for score in scores)
             yield SEPARATOR.join([*row[:2], _append(row[2], text), *row[3:]])
         first += len(held)
+
+
+def _row(name: str, first: int, number: int, side: int) -> str:
+    """The line of a table that a pair stands in."""
+    return f"{name}:{first + number - 1}"
 
 
 def _phrases(line: str, place: str) -> list[str]:

@@ -8,7 +8,7 @@ Shapes: **B** pairs, **T** target length, **W** words of a batch without padding
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,6 +32,7 @@ from nmt.translator import LONGEST, WINDOW, OptionError, choose_device
 
 OUTPUT_ROWS = 1024  # words whose logits are in memory at once
 
+Place = Callable[[int, int], str]  # what a line is called: that of a pair, from 1, on side 0, source, or 1, target
 Kind = Literal["nmt", "reverse", "lm"]
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -144,28 +145,30 @@ class Scorer:
         return "reverse" if self.reverse else "nmt"
 
     def score(
-        self, pairs: Iterable[Pair], *, place: str = "line ", first: int = 1, window: int = WINDOW
+        self, pairs: Iterable[Pair], *, place: Place = lambda number, side: f"line {number}", window: int = WINDOW
     ) -> Iterator[Scored]:
         """Score pair by pair, in order; a language model reads the target alone. At most `window` pairs are held.
 
-        Raises ValueError for a side of more than `longest` pieces, named by `place` and its number, from `first` on.
+        Raises ValueError for a side of more than `longest` pieces, called what `place` calls it.
         """
-        waiting = iter(pairs)
+        waiting, first = iter(pairs), 1
         while held := list(islice(waiting, window)):
             yield from self._window(held, place, first)
             first += len(held)
 
-    def _window(self, pairs: list[Pair], place: str, first: int) -> list[Scored]:
+    def _window(self, pairs: list[Pair], place: Place, first: int) -> list[Scored]:
         if self.reverse:
             pairs = [Pair(target, source) for source, target in pairs]
         given = [""] * len(pairs) if self.kind == "lm" else [pair.source for pair in pairs]
         sources = self.tokenizers.source.encode(given)
         targets = self.tokenizers.target.encode([pair.target for pair in pairs])
         for number, rows in enumerate(zip(sources, targets, strict=True), first):
-            if (most := max(map(len, rows))) > self.longest:
-                raise ValueError(
-                    f"{place}{number} has {most:,} pieces, more than {self.longest:,}: split it into sentences"
-                )
+            for side, row in enumerate(rows):
+                if len(row) > self.longest:
+                    named = place(number, 1 - side if self.reverse else side)
+                    raise ValueError(
+                        f"{named} has {len(row):,} pieces, more than {self.longest:,}: split it into sentences"
+                    )
         found = iter(self.score_ids([rows for rows in zip(sources, targets, strict=True) if any(rows)]))
         return [
             Scored(self._pieces(target), next(found), len(words(pair.target)) + 1) if source or target else BLANK

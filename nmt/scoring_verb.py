@@ -9,7 +9,7 @@ from itertools import tee, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nmt.streams import reading, writing
+from nmt.streams import called, reading, writing
 from nmt.verbs import UsageError, add_device_options, add_verb
 
 if TYPE_CHECKING:
@@ -112,8 +112,9 @@ def _rewritten(
     from nmt.rescoring import extend_table, rescore
 
     if options.phrase_table:
-        return extend_table(lines["phrase_table"], scorers, name=options.phrase_table)
-    return rescore(lines["n_best"], lines["source"], scorers, weights, names=(options.n_best, options.source))
+        return extend_table(lines["phrase_table"], scorers, name=called(options.phrase_table))
+    names = called(options.n_best), called(options.source)
+    return rescore(lines["n_best"], lines["source"], scorers, weights, names=names)
 
 
 def _pairs(options: argparse.Namespace, lines: dict[str, Iterable[str]]) -> "Iterator[Pair]":
@@ -138,7 +139,11 @@ def _score_lines(
     from nmt.scoring import Totals
 
     totals = [Totals() for _ in scorers]
-    place = f"{options.input or options.target}:"
+    names = [called(name or "") for name in (options.source, options.input or options.target)]
+
+    def place(number: int, side: int) -> str:
+        return f"{names[side]}:{number}"
+
     write = write_scores_json if options.jsonl else write_scores
     found = [scorer.score(part, place=place) for scorer, part in zip(scorers, tee(pairs, len(scorers)), strict=True)]
     for number, scores in enumerate(zip(*found, strict=True)):

@@ -180,6 +180,11 @@ def search_options(options: argparse.Namespace) -> "SearchOptions":
     given = {name: value for name in SEARCH if (value := getattr(options, name, None)) is not None}
     config, _ = checkpoint.read_folder(options.model[0])
     search = {**config.get("search", {}), **given}
+    if options.length_penalty and search.get("normalization") == "none":
+        raise UsageError(
+            f"--length-penalty is an exponent, and {options.model[0]} divides by nothing (normalization none): add "
+            "--normalization gnmt, or leave it out"
+        )
     if options.mbr and options.mbr_from == "n-best":
         search["n_best"] = options.mbr
     if search.get("n_best", 1) > search.get("beam_size", 1) and options.mbr and options.beam_size is None:

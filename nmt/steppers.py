@@ -17,6 +17,23 @@ Space = Literal["linear", "log"]
 UNSEEN = 1e-6  # of attention is as good as none: keeps the logarithm of what no word looked at finite
 
 
+class Rounded:
+    """A model whose products torch rounds to bf16 by itself (autocast): what bf16 is where weights are not laid out."""
+
+    def __init__(self, model: Stepper[Any], kind: str) -> None:
+        self.model, self.kind = model, kind
+
+    def start(self, source: Tensor, lengths: Tensor) -> Any:
+        """The model's start, so rounded."""
+        with torch.autocast(self.kind, torch.bfloat16):
+            return self.model.start(source, lengths)
+
+    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The model's step, so rounded."""
+        with torch.autocast(self.kind, torch.bfloat16):
+            return self.model.step(tokens, state)
+
+
 class EnsembleState(NamedTuple):
     """The states of all members, and where they looked on average."""
 

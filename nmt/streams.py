@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from nmt.answers import Candidate, Translation
 
 STDOUT = "standard output"
+OPEN = re.compile(r"/(dev/(stdout|stderr|fd/\d+)|proc/[^/]+/fd/\d+)$")  # names of what this process has open
+
+
+def called(name: str) -> str:
+    """What a file to read is called in errors."""
+    return "standard input" if name == "-" else name
 
 
 @contextmanager
@@ -50,7 +57,10 @@ def _raw(stream: BinaryIO, name: str) -> Iterator[bytes]:
 
 @contextmanager
 def writing(name: str) -> Iterator[TextIO]:
-    """Standard output, or a file that appears whole when all is written."""
+    """Standard output, or a file that appears whole when all is written, compressed if it is called .gz.
+
+    What is no file, or is open already (/dev/stdout, /dev/fd/63), is written to as it comes, at its end.
+    """
     from nmt.checkpoint import whole
 
     path = Path(name).resolve()
@@ -58,11 +68,12 @@ def writing(name: str) -> Iterator[TextIO]:
         sys.stdout.reconfigure(encoding="utf8", newline="\n")  # type: ignore[union-attr]
         with naming(STDOUT):
             yield sys.stdout
-    elif path.exists() and not path.is_file():  # a device or a pipe: nothing may take its place
-        with naming(name), path.open("w", encoding="utf8", newline="\n") as output:
+    elif OPEN.match(str(Path(name).absolute())) or (Path(name).exists() and not Path(name).is_file()):
+        with naming(name), Path(name).open("a", encoding="utf8", newline="\n") as output:
             yield output
     else:
-        with whole(path) as beside, beside.open("w", encoding="utf8", newline="\n") as output:
+        plain = Path.open if path.suffix != ".gz" else gzip.open
+        with whole(path) as beside, plain(beside, "wt", encoding="utf8", newline="\n") as output:
             yield output
 
 
@@ -82,7 +93,7 @@ def in_step(*named: tuple[str, Iterable[str]]) -> Iterator[tuple[str, ...]]:
 
     ValueError, with file and line, where one ends before another.
     """
-    names = ["standard input" if name == "-" else name for name, _ in named]
+    names = [called(name) for name, _ in named]
     for number, found in enumerate(zip_longest(*(lines for _, lines in named)), 1):
         if None in found:
             ended = names[found.index(None)]

@@ -99,10 +99,13 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """Text of each row of ids. PAD, BOS and EOS say nothing; UNK reads as U+2047 (a double question mark)."""
+        """A line of text for each row of ids: line ends, which byte pieces can say, become spaces.
+
+        PAD, BOS and EOS say nothing; UNK reads as U+2047 (a double question mark).
+        """
         # Its own threads are as many as cores, and cost milliseconds to start: too much for a sentence at a time.
         text: list[str] = self.processor.decode([[int(i) for i in row] for row in ids], num_threads=1)
-        return text
+        return [line.replace("\n", " ").replace("\r", " ") for line in text]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces behind ids, for people to look at; a U+2581 stands where a word begins."""

@@ -26,7 +26,7 @@ from nmt.model.seq2seq import Seq2Seq
 from nmt.sampling import SamplingOptions
 from nmt.search import Hypothesis, SearchOptions, Stepper
 from nmt.shortlist import Shortlist, load_shortlist
-from nmt.steppers import Ensemble, ShallowFusion, Space
+from nmt.steppers import Ensemble, Rounded, ShallowFusion, Space
 from nmt.tokenizer import BOS, EOS, PAD, UNK
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
@@ -101,7 +101,6 @@ class Translator:
         self.device = model.output.weight.device
         laid = all(can_be_laid_out(one) for one in (model, *others))
         self.precision = choose_precision(precision, self.device, laid)
-        self.reduced = self.precision == "bf16" and not laid  # by autocast
         members = [ready(one, self.precision) for one in (model, *others)]
         if shortlist is not None and not (len(members) == 1 and isinstance(members[0], LaidModel)):
             raise OptionError(
@@ -244,23 +243,22 @@ class Translator:
         text: Callable[[tuple[int, ...]], str],
         with_alignment: bool,
     ) -> list[list[Hypothesis]]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
-            return decode(
-                stepper,
-                source,
-                lengths,
-                self.search,
-                bos=BOS,
-                eos=EOS,
-                banned=(PAD, BOS),
-                unknown=UNK,
-                prefixes=[job.prefix for job in jobs],
-                constraints=[job.phrases for job in jobs],
-                sampling=self.sampling,
-                numbers=[job.number for job in jobs],
-                distinct=text if self.answers.distinct else None,
-                with_alignment=with_alignment,
-            )
+        return decode(
+            stepper,
+            source,
+            lengths,
+            self.search,
+            bos=BOS,
+            eos=EOS,
+            banned=(PAD, BOS),
+            unknown=UNK,
+            prefixes=[job.prefix for job in jobs],
+            constraints=[job.phrases for job in jobs],
+            sampling=self.sampling,
+            numbers=[job.number for job in jobs],
+            distinct=text if self.answers.distinct else None,
+            with_alignment=with_alignment,
+        )
 
     def _own(self, found: list[list[Hypothesis]], source: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         """The same, their log-probabilities those of the translation models alone, as `nmt score` has them."""
@@ -275,10 +273,12 @@ class Translator:
         return self.tokenizers.target.decode([tokens])[0]
 
 
-def ready(model: Seq2Seq, precision: products.Precision) -> LaidModel | GraphedModel | Seq2Seq:
+def ready(model: Seq2Seq, precision: products.Precision) -> Stepper[Any]:
     """A model ready to decode, as fast as its device can."""
-    laid = lay_out(model, precision)
-    return GraphedModel(laid) if isinstance(laid, LaidModel) and model.output.weight.is_cuda else laid
+    laid, device = lay_out(model, precision), model.output.weight.device
+    if isinstance(laid, LaidModel):
+        return GraphedModel(laid) if device.type == "cuda" else laid
+    return Rounded(laid, device.type) if precision == "bf16" else laid
 
 
 class SideBySide:

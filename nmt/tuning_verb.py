@@ -44,6 +44,7 @@ def _numbers(kind: Callable[[str], float]) -> Callable[[str], tuple[float, ...]]
 
 def tune(options: argparse.Namespace) -> None:
     """Sweep, print the table, and keep the winner."""
+    from nmt.shortlist import load_shortlist
     from nmt.translator import choose_device
     from nmt.tuning import Tuning, sweep
 
@@ -53,7 +54,9 @@ def tune(options: argparse.Namespace) -> None:
     what = _sweep(options)
     tuning = Tuning.load(options.model, choose_device(options.device))
     sources, references = _text(options, tuning)
-    settings = {"precision": options.precision, "batch_tokens": options.batch_tokens}
+    settings: dict[str, Any] = {"precision": options.precision, "batch_tokens": options.batch_tokens}
+    if options.shortlist:
+        settings["shortlist"] = load_shortlist(options.model, tuning.saved.tokenizers)
     measure = tuning.measuring(sources, references, **settings)
     trials = sweep(tuning.start, list(tuning.weights), tuning.axes(what), measure, _log)
     print(table(trials))

@@ -97,7 +97,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "translating_verb": {"verbs", "search_flags", "streams", "answers", "checkpoint", "plots", "translator", "workers"},
     "scoring_verb": {"verbs", "streams", "checkpoint", "corpus", "scoring", "rescoring"},
     "tuning": {"averaging", "checkpoint", "corpus", "evaluation", "model", "search", "translator"},
-    "tuning_verb": {"verbs", "search_flags", "tuning", "corpus", "evaluation", "search", "translator"},
+    "tuning_verb": {"verbs", "search_flags", "tuning", "corpus", "evaluation", "search", "shortlist", "translator"},
     "__main__": {"cli"},
     "": {"translator"},  # nmt/__init__.py, whose version all may read
 }

@@ -1,12 +1,15 @@
 """The commands as users type them: what they print, how they end, and one clear line for all that can go wrong."""
 
+import gzip
 import io
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -423,6 +426,58 @@ def test_a_full_standard_output_is_said_in_one_line(trained):
         done = subprocess.run(line, input=LINES, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
     assert done.stderr == "nmt: standard output: cannot write it: No space left on device\n"
     assert done.returncode == 1
+
+
+def test_what_is_open_already_is_written_to_at_its_end(trained, tmp_path, stdin):
+    stdin(LINES)
+    begun = tmp_path / "all"
+    begun.write_text("mine\n")
+    with begun.open("a") as opened:
+        assert main(["translate", "-m", str(trained), "-o", f"/dev/fd/{opened.fileno()}"]) == 0
+    assert begun.read_text(encoding="utf8") == "mine\n" + ANSWERS
+    assert [path.name for path in tmp_path.iterdir()] == ["all"]
+
+
+def test_a_pipe_is_written_to(trained, stdin):
+    stdin(LINES)
+    end, start = os.pipe()
+    assert main(["translate", "-m", str(trained), "-o", f"/dev/fd/{start}"]) == 0
+    os.close(start)
+    with os.fdopen(end, encoding="utf8") as pipe:
+        assert pipe.read() == ANSWERS
+
+
+def test_an_output_called_gz_is_compressed(trained, tmp_path, stdin):
+    stdin(LINES)
+    assert main(["translate", "-m", str(trained), "-o", str(tmp_path / "out.gz")]) == 0
+    with gzip.open(tmp_path / "out.gz", "rt", encoding="utf8") as written:
+        assert written.read() == ANSWERS
+
+
+def test_sigterm_leaves_no_half_of_a_file(trained, tmp_path):
+    line = [sys.executable, "-m", "nmt", "translate", "-m", str(trained), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(line, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not list(tmp_path.iterdir()):  # it waits for lines
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=300) == 143
+    assert process.communicate()[1] == b""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow  # the other process imports torch as well
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_process_that_gave_them_work(trained, number):
+    line = [sys.executable, "-m", "nmt", "translate", "-m", str(trained), "--workers", "1"]
+    process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.stdin.write(b"one red cat\n" * 5000)
+    process.stdin.flush()
+    assert process.stdout.readline()
+    process.send_signal(number)
+    assert process.stdout.read().count(b"\n") < 5000  # ends, for nobody has it open
+    assert process.wait(timeout=300) in (143, -signal.SIGKILL)
+    process.stdin.close()
+    process.stdout.close()
 
 
 def test_a_reader_that_has_gone_is_no_fault(trained, tmp_path):

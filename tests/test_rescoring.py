@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nmt.cli import main
 from nmt.corpus import Pair
 from nmt.rescoring import extend_table, feature_names, parse_weights, rescore
-from nmt.scoring import Scored, Scorer
+from nmt.scoring import Place, Scored, Scorer
 from nmt.search import SearchOptions
 from nmt.translator import OptionError, Translator
 
@@ -21,10 +21,11 @@ class Table:
     """A scorer that knows log-probabilities by pair, and counts what it holds at once."""
 
     def __init__(self, table: dict[tuple[str, str], float], kind: str = "nmt") -> None:
-        self.table, self.kind, self.most = table, kind, 0
+        self.table, self.kind, self.most, self.places = table, kind, 0, []
 
-    def score(self, pairs: Iterable[Pair], *, place: str, first: int) -> Iterator[Scored]:
+    def score(self, pairs: Iterable[Pair], *, place: Place) -> Iterator[Scored]:
         pairs = list(pairs)
+        self.places += [(place(number, 0), place(number, 1)) for number, _ in enumerate(pairs, 1)]
         self.most = max(self.most, len(pairs))
         return (Scored(("x",), (self.table.get(tuple(pair), -9.0),), 1) for pair in pairs)
 
@@ -37,6 +38,16 @@ LIST = """0 ||| ein Hund ||| d= -1 lm= -4 tm= -1 -2 ||| -3.5
 SOURCES = ["a dog", "nobody", "cat"]
 NMT = Table({("a dog", "ein Hund"): -2.0, ("a dog", "Hunde"): -1.0, ("a dog", ""): -7.0, ("cat", "Katze"): -0.5})
 REVERSE = Table({("a dog", "Hunde"): -0.25}, "reverse")
+
+
+def test_what_cannot_be_scored_is_named_by_the_file_it_stands_in():
+    for window in (1, 9):
+        scorer = Table({})
+        list(rescore(LIST, SOURCES, [scorer], names=("l", "s"), window=window))
+        assert scorer.places == [("s:1", "l:1"), ("s:1", "l:2"), ("s:1", "l:3"), ("s:3", "l:4")]
+    table = Table({})
+    list(extend_table(["a ||| b ||| 1"] * 3, [table], name="t", window=2))
+    assert table.places == [("t:1", "t:1"), ("t:2", "t:2"), ("t:3", "t:3")]
 
 
 def test_without_weights_a_list_gains_features_and_keeps_its_order():

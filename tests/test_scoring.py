@@ -209,9 +209,16 @@ def test_only_a_window_is_held(tokenizers):
 
 
 def test_what_cannot_be_scored_is_refused(tokenizers):
+    def place(number, side):
+        return f"f.{('src', 'txt')[side]}:{number}"
+
     scorer = Scorer(tiny(), tokenizers, longest=10)
     with pytest.raises(ValueError, match=r"^f\.txt:3 has 15 pieces, more than 10: split it into sentences$"):
-        list(scorer.score([Pair("a", "a"), Pair("a", "a"), Pair("a", "abab abab abab")], place="f.txt:", window=2))
+        list(scorer.score([Pair("a", "a"), Pair("a", "a"), Pair("a", "abab abab abab")], place=place, window=2))
+    for reverse in (False, True):
+        scorer = Scorer(tiny(), tokenizers, longest=10, reverse=reverse)
+        with pytest.raises(ValueError, match=r"^f\.src:1 has 15 pieces"):
+            list(scorer.score([Pair("abab abab abab", "a")], place=place))
     with pytest.raises(OptionError, match="batch_tokens must be at least 1, not 0"):
         Scorer(tiny(), tokenizers, batch_tokens=0)
 

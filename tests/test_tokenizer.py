@@ -75,6 +75,13 @@ def test_byte_fallback_spells_what_it_never_saw(tmp_path):
     assert loaded.decode(loaded.encode(["Ein 舟 …"])) == ["Ein 舟 …"]
 
 
+def test_what_is_decoded_is_a_line_whatever_bytes_are_said(tmp_path):
+    options = TokenizerOptions(vocab_size=300, byte_fallback=True)
+    tokenizer = train_tokenizer(SENTENCES, options, tmp_path / "spm.model")
+    feed, returned, letter = (tokenizer.processor.piece_to_id(f"<0x{code}>") for code in ("0A", "0D", "41"))
+    assert tokenizer.decode([[letter, feed, letter, returned, letter], [feed]]) == ["A A A", " "]
+
+
 def test_a_long_sentence_is_learnt_from_too(tmp_path):
     # sentencepiece skips sentences of over 4192 bytes by default; Ω is in no other
     tokenizer = train_tokenizer([*SENTENCES, "Ω " * 4000], TokenizerOptions(vocab_size=48), tmp_path / "spm.model")

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -418,6 +419,17 @@ def test_texts_of_a_list_differ_if_asked_to(translate, unsure):
 )
 def test_options_that_do_not_go_together_are_named(refused, unsure, flags, complaint):
     assert refused("-m", unsure, *flags.split()).startswith(complaint)
+
+
+def test_an_exponent_is_refused_where_the_folder_divides_by_nothing(refused, unsure, tmp_path):
+    folder = shutil.copytree(unsure, tmp_path / "model")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["search"] |= {"normalization": "none", "length_penalty": 0.0, "length_reward": 1.0}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert refused("-m", folder, "--length-penalty", 2) == (
+        f"--length-penalty is an exponent, and {folder} divides by nothing (normalization none): add --normalization "
+        "gnmt, or leave it out"
+    )
 
 
 def test_workers_are_not_for_lines_typed_one_by_one(unsure, monkeypatch, capsys):

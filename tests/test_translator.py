@@ -1,16 +1,21 @@
 """Text in, text out: every line answered in its place, whatever it is batched with."""
 
 import itertools
+import math
 import random
 import shutil
 
 import pytest
 import torch
 
+from nmt import checkpoint
+from nmt.batches import collate_sources
 from nmt.checkpoint import Tokenizers
+from nmt.decoding import price
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.search import SearchOptions
 from nmt.shortlist import Shortlist
+from nmt.tokenizer import BOS, EOS
 from nmt.translator import Translator, choose_device, choose_precision
 
 LINES = ["two big red cats", "", "six new white trees", "  ", "one cats", "three old black dogs and four green cars"]
@@ -220,6 +225,35 @@ def test_a_model_that_is_not_laid_out_has_no_int8(trained):
         for kind in ("fp32", "bf16")
     )
     assert exact != rounded
+
+
+@pytest.mark.parametrize("options", [{"attention": "none", "decoder_layers": 2}, {"cell": "gru", "reset": "before"}])
+def test_in_bf16_models_that_are_laid_out_speak_with_others(trained, options):
+    """Each rounds in its own way, and says by itself what it says among others."""
+    tokenizers, small = Tokenizers.load(trained), {"embedding_size": 8, "hidden_size": 8}
+    models = [
+        build_model(ModelOptions(**small, **one), tokenizers.source.size, tokenizers.target.size).eval()
+        for one in ({"zoneout": 0.1}, options)
+    ]
+    source, lengths = collate_sources(tokenizers.source.encode([LINES[0]]))
+    translators = [
+        Translator(first, tokenizers, SearchOptions(max_length=4), others=others, precision="bf16")
+        for first, *others in (models[:1], models[1:], models)
+    ]
+    one, other, both = (
+        price(translator.stepper, source, lengths, [[()]], bos=BOS, eos=EOS)[0][0] for translator in translators
+    )
+    assert one != other
+    assert both == pytest.approx(math.log((math.exp(one) + math.exp(other)) / 2), abs=1e-6)
+    assert next(translators[2].translate([LINES[0]])).candidates[0].log_prob < 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_model_that_says_nan_is_refused_in_any_precision(trained, precision):
+    model, tokenizers, *_ = checkpoint.load(trained, torch.device("cpu"))
+    model.decoder.layers[0].cells[0].bias.data[0] = math.nan
+    with pytest.raises(ValueError, match="look at its loss"):
+        list(Translator(model, tokenizers, precision=precision).translate(LINES))
 
 
 @pytest.mark.parametrize(("has", "chosen"), [(True, "bf16"), (False, "fp32")])

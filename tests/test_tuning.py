@@ -14,6 +14,8 @@ from nmt.cli import main
 from nmt.evaluation import Score
 from nmt.fit import fit
 from nmt.search import SearchOptions
+from nmt.shortlist import Shortlist
+from nmt.translator import Translator
 from nmt.tuning import Sweep, Trial, Tuning, best, sweep
 from nmt.tuning_verb import COLUMNS
 
@@ -260,6 +262,19 @@ def test_the_test_text_is_known_by_its_name_too(model, toy, refused):
 )
 def test_what_cannot_be_tuned(refused, model, flags, complaint):
     assert complaint in refused("-m", model, *flags)
+
+
+def test_what_is_tuned_may_be_narrowed_by_a_shortlist(tune, model, refused, toy, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "nmt.tuning.Translator",
+        lambda *args, **options: made.append(options["shortlist"]) or Translator(*args, **options),
+    )
+    tune("--shortlist")
+    assert made
+    assert all(isinstance(shortlist, Shortlist) for shortlist in made)
+    (model / "shortlist.safetensors").unlink()
+    assert "has no shortlist" in refused("-m", model, "--data", toy.folder / "val", "--shortlist")
 
 
 def test_texts_of_unequal_length(refused, model, toy):

@@ -1,9 +1,12 @@
 """Several processes say what one says, in its order."""
 
 import itertools
+import resource
 from functools import partial
+from pathlib import Path
 
 import pytest
+from torch.testing import assert_close
 
 from nmt import workers
 from nmt.translator import Request, Translator
@@ -16,6 +19,20 @@ def test_the_answers_are_those_of_one_process_line_by_line(trained, toy):
     expected = [answer.text for answer in Translator.load(trained).translate(lines)]
     found = workers.translate(partial(Translator.load, trained), lines, 2, window=4)
     assert [(answer.source, answer.text) for answer in found] == list(zip(lines, expected, strict=True))
+
+
+def test_alignments_come_by_value_and_not_each_as_an_open_file(trained, toy):
+    lines = toy.text("train.en")[:200]
+    expected = Translator.load(trained).translate(lines, with_alignment=True)
+    found = workers.translate(partial(Translator.load, trained), lines, 1, with_alignment=True)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 60, before[1]))
+    try:
+        answers = list(found)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    for one, other in zip(expected, answers, strict=True):
+        assert_close(other.candidates[0].alignment, one.candidates[0].alignment, atol=1e-4, rtol=0)
 
 
 def test_what_is_asked_of_a_line_goes_with_it(trained):

@@ -322,8 +322,10 @@ def lay_out(model: Seq2Seq, precision: Precision) -> LaidModel | Seq2Seq:
     """A model ready to decode on its device, in this arithmetic.
 
     It is left as it is where a step is more than a single cell's (deep transition, zoneout). Later changes of the
-    model's weights may or may not be seen.
+    model's weights may or may not be seen. ValueError for weights that are NaN or infinite and to be int8.
     """
+    if precision == "int8" and not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+        raise ValueError("the model has weights that are NaN or infinite: look at its loss")
     return LaidModel(model, precision) if can_be_laid_out(model) else model
 
 
