@@ -68,6 +68,8 @@ class Config:
             raise ValueError(f"task is {' or '.join(get_args(Task))}, not {self.task!r}")
         if self.task == "language-model":
             self._check_language_model()
+        else:
+            self.model.check_encoder()
 
     def _check_language_model(self) -> None:
         """Refuse what a language model has not, and ask for what it needs."""

@@ -29,10 +29,15 @@ def objective(model: Seq2Seq, batch: Batch, smoothing: float) -> Objective:
 
     def forward(parameters: dict[str, Tensor]) -> Outputs:
         hidden: list[Tensor] = []
-        keep = [
-            layer.register_forward_hook(lambda _layer, _inputs, outputs: hidden.append(outputs[0].flatten()))
-            for layer in recurrent_layers(model)
-        ]
+
+        def of_source(_layer: nn.Module, _inputs: object, outputs: tuple[Tensor, object]) -> None:
+            hidden.append(outputs[0].flatten())  # (B, S, O), 0 on padding
+
+        def of_target(_layer: nn.Module, _inputs: object, outputs: tuple[Tensor, object]) -> None:
+            hidden.append(outputs[0].flatten(0, 1).index_select(0, batch.words).flatten())  # (B, T, O), words alone
+
+        keep = [layer.register_forward_hook(of_source) for layer in recurrent_layers(model.encoder)]
+        keep += [layer.register_forward_hook(of_target) for layer in recurrent_layers(model.decoder)]
         logits = torch.func.functional_call(network, parameters, (batch,))
         for hook in keep:
             hook.remove()

@@ -157,3 +157,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"output: caf\xe9\n")
     with pytest.raises(ConfigError, match=r"cannot read the config \S+latin\.yaml: 'utf-8' codec can't decode"):
         config.read([str(tmp_path / "latin.yaml")], [])
+
+
+def test_only_an_encoder_of_two_directions_needs_even_widths():
+    with pytest.raises(ConfigError, match=r"bidirectional encoder needs an even model\.hidden_size, not 255"):
+        config.read([], ["--model.hidden_size=255"])
+    found = config.read([], ["--model.hidden_size=255", "--model.bidirectional=false"])
+    assert found.model.hidden_size == 255
+    flags = ["--model.hidden_size=255", "--model.projection=65"]
+    model = config.read([str(CONFIGS / "language-model.yaml")], flags).model
+    assert build_language_model(model, 100).layers[0].output_size == 65

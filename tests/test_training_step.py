@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from nmt import training
 from nmt.batches import Batch, collate
 from nmt.curvature import Spelling, objective
+from nmt.model.recurrent import recurrent_layers
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.tokenizer import PAD
 from nmt.training import (
@@ -230,7 +231,7 @@ def test_what_hessian_free_lowers_is_the_loss_that_is_logged():
     found = objective(model, batch, 0.2)
     assert_close(found.loss(dict(Spelling(model).named_parameters())), expected / words)
     hidden = found.forward(dict(Spelling(model).named_parameters())).hidden
-    sizes = [batch.source.numel() * 8] * 2 + [batch.target_in.numel() * 8] * 2  # two layers a side, of 8 in all
+    sizes = [batch.source.numel() * 8] * 2 + [len(batch.words) * 8] * 2  # two layers a side, of 8 in all
     assert hidden.numel() == sum(sizes)
 
 
@@ -383,3 +384,22 @@ def test_no_fp16_on_a_cpu():
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         TrainingOptions(**options)
+
+
+def test_structural_damping_holds_the_states_of_words_and_not_of_padding():
+    torch.manual_seed(1)
+    model = build_model(ModelOptions(embedding_size=4, hidden_size=4, dropout=0.0), 9, 9)
+    for layer in recurrent_layers(model):
+        layer.looped = True
+    batch = collate([([5, 6, 7], [6, 7]), ([8], [4])])
+    wider = [nn.functional.pad(part, (0, 3), value=PAD) for part in (batch.target_in, batch.target_out)]
+    steps = batch.target_in.size(1)
+    words = batch.words // steps * (steps + 3) + batch.words % steps
+    padded = batch._replace(target_in=wider[0], target_out=wider[1], words=words)
+    plain, more = (
+        objective(model, one, 0.1).forward(dict(Spelling(model).named_parameters())) for one in (batch, padded)
+    )
+    assert_close(more.predictions, plain.predictions)
+    assert_close(more.hidden, plain.hidden)
+    decoder = 2 * 5 * 4  # layers, words with their EOS, cells
+    assert plain.hidden.numel() == decoder + 2 * 2 * 4 * 4  # and the encoder's, of four places a row

@@ -49,7 +49,10 @@ class NoContext(nn.Module):
 
 
 class FixedContext(nn.Module):
-    """The same vector at every step, for every layer and for the output: c = tanh(V h) (Cho et al. 2014, eq. 5 ff.)."""
+    """The same vector at every step, for every layer and for the output: c = tanh(V h).
+
+    Cho et al. 2014, appendix A.1.1.
+    """
 
     def __init__(self, vector_size: int, size: int) -> None:
         super().__init__()

@@ -94,7 +94,10 @@ class Cell(nn.Module):
 
 
 class RNNCell(Cell):
-    """The vanilla RNN: g(t) = W x(t) + U h(t-1) + b, h(t) = tanh(g(t)) (Elman 1990; Mikolov et al. 2010)."""
+    """The vanilla RNN: g(t) = W x(t) + U h(t-1) + b, h(t) = tanh(g(t)), as the lecture has it.
+
+    Elman 1990 and Mikolov et al. 2010 squash by the logistic function.
+    """
 
     blocks, state = 1, HiddenState
 
@@ -117,9 +120,9 @@ class LSTMCell(Cell):
     With `peepholes` (Gers & Schmidhuber 2000; Sak et al. 2014, eq. 1-6) the gates also look at the memory: w_i * c(t-1)
     is added within i, w_f * c(t-1) within f and w_o * c(t) within o.
 
-    With a `projection` (LSTMP: Sak et al. 2014, eq. 7 ff.) m(t) = o * tanh(c(t)) is not put out itself, but r(t) =
-    P m(t), of that size, which the recurrence reads in place of h; with an `extra_projection`, p(t) of that size stands
-    beside it, which the layers above read and the recurrence does not: h(t) = [r(t), p(t)].
+    With a `projection` (LSTMP: Sak et al. 2014, eq. 7 ff. of arXiv 1402.1128) m(t) = o * tanh(c(t)) is not put out
+    itself, but r(t) = P m(t), of that size, which the recurrence reads in place of h; with an `extra_projection`, p(t)
+    of that size stands beside it, which the layers above read and the recurrence does not: h(t) = [r(t), p(t)].
     """
 
     blocks, state = 4, LSTMState
@@ -133,6 +136,8 @@ class LSTMCell(Cell):
         projection: int = 0,
         extra_projection: int = 0,
     ) -> None:
+        if extra_projection and not projection:
+            raise ValueError(f"extra_projection {extra_projection} stands beside a projection, which is 0")
         super().__init__(input_size, hidden_size, projection)
         self.peepholes = nn.Parameter(torch.empty(3, hidden_size)) if peepholes else None  # of i, f and o
         self.projection = nn.Parameter(torch.empty(projection + extra_projection, hidden_size)) if projection else None
@@ -225,6 +230,8 @@ class GRUCell(Cell):
     blocks, state = 3, HiddenState
 
     def __init__(self, input_size: int, hidden_size: int, *, reset: str = "after") -> None:
+        if reset not in ("after", "before"):
+            raise ValueError(f"the reset gate is applied after or before the product, not {reset!r}")
         super().__init__(input_size, hidden_size)
         self.candidate_bias = nn.Parameter(torch.zeros(hidden_size)) if reset == "after" else None
         self.reset_parameters()

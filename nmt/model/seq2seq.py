@@ -62,7 +62,7 @@ class ModelOptions:
         cell: The recurrent cell: rnn (tanh), lstm, lecture-lstm (input not squashed, h = tanh(o * c)), layer-norm-lstm
             (Ba et al. 2016) or gru.
         peepholes: Whether the gates of an lstm see its memory (Sak et al. 2014).
-        projection: Width that the output of an lstm is projected to for the recurrence (LSTMP, Sak et al. 2014), both
+        projection: Width that the output of an lstm is projected to for the recurrence (LSTMP: `LSTMCell`), both
             directions of an encoder together; 0 for none.
         extra_projection: Width of a second projection, which the layers above read and the recurrence does not.
         reset: Where a gru applies its reset gate: after the recurrent product (torch, cuDNN) or before it (Cho et al.
@@ -128,8 +128,6 @@ class ModelOptions:
         for name in ("dropout", "recurrent_dropout", "zoneout", "word_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model.{name} is a probability below 1, not {getattr(self, name)}")
-        if self.bidirectional and self.hidden_size % 2:
-            raise ValueError(f"a bidirectional encoder needs an even model.hidden_size, not {self.hidden_size}")
         for name in ("context_size", "init_range", "projection", "extra_projection"):
             if getattr(self, name) < 0:
                 raise ValueError(f"model.{name} must be at least 0, not {getattr(self, name)}")
@@ -157,8 +155,16 @@ class ModelOptions:
                 f"model.projection makes the output narrower than model.hidden_size {self.hidden_size}, "
                 f"which {self.projection} does not"
             )
-        if self.bidirectional and (self.projection % 2 or self.extra_projection % 2):
-            raise ValueError("a bidirectional encoder needs even model.projection and model.extra_projection")
+
+    def check_encoder(self) -> None:
+        """Refuse what an encoder cannot be; a language model, which has none, may be so."""
+        for name in ("hidden_size", "projection", "extra_projection"):
+            if self.bidirectional and getattr(self, name) % 2:
+                raise ValueError(f"a bidirectional encoder needs an even model.{name}, not {getattr(self, name)}")
+        if self.bidirectional and self.extra_projection and self.bridge == "copy":
+            raise ValueError(
+                "model.bridge copy would mix up the two projections of a bidirectional encoder: use model.bridge linear"
+            )
 
 
 class Embedding(nn.Module):
@@ -228,6 +234,7 @@ def detach(state: DecoderState) -> DecoderState:
 
 def build_model(options: ModelOptions, source_vocabulary: int, target_vocabulary: int) -> Seq2Seq:
     """The model of `options`, its weights drawn from torch's global generator."""
+    options.check_encoder()
     if options.tie_embeddings == "all" and source_vocabulary != target_vocabulary:
         raise ValueError(
             f"model.tie_embeddings all needs one vocabulary for both sides, not {source_vocabulary} and "
@@ -294,7 +301,8 @@ def _build_decoder(options: ModelOptions, encoder: Encoder, noise: dict[str, flo
             f"not {options.encoder_layers} layers of {hidden} "
             f"and {options.decoder_layers} of {hidden}: make them equal or use model.bridge linear"
         )
-    linear = options.bridge == "linear" or encoder.state_sizes != sizes
+    mixed = options.bidirectional and options.extra_projection > 0  # what each direction recurs on lies apart
+    linear = options.bridge == "linear" or encoder.state_sizes != sizes or mixed
     fixed = isinstance(attention, FixedContext)
     return Decoder(
         size,

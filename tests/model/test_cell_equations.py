@@ -216,3 +216,10 @@ def test_the_state_of_a_projected_cell_is_as_wide_as_it_puts_out():
     cell = LSTMCell(2, 5, projection=2, extra_projection=1)
     after: Tensor = cell(torch.ones(4, 2), cell.zero_state(4)).hidden
     assert (cell.output_size, cell.state_sizes, after.size(1)) == (3, (3, 5), 3)
+
+
+def test_a_cell_refuses_what_it_would_ignore():
+    with pytest.raises(ValueError, match="extra_projection 2 stands beside a projection, which is 0"):
+        LSTMCell(2, 5, extra_projection=2)
+    with pytest.raises(ValueError, match="the reset gate is applied after or before the product, not 'befor'"):
+        GRUCell(2, 5, reset="befor")

@@ -273,7 +273,6 @@ def test_the_vector_at_every_step_is_as_wide_as_asked():
         ({"cell": "rnn", "forget_bias": 0.0}, r"model\.forget_bias is for model\.cell lstm or .*, not rnn"),
         ({"extra_projection": 4}, r"model\.extra_projection stands beside model\.projection, which is 0"),
         ({"projection": 512}, r"narrower than model\.hidden_size 512, which 512 does not"),
-        ({"projection": 5}, r"needs even model\.projection and model\.extra_projection"),
     ],
     ids=str,
 )
@@ -286,11 +285,27 @@ def test_options_that_make_no_sense_are_refused(options, message):
     ("options", "message"),
     [
         ({"hidden_size": 5}, r"bidirectional encoder needs an even model\.hidden_size, not 5"),
+        ({"projection": 3}, r"bidirectional encoder needs an even model\.projection, not 3"),
+        ({"projection": 2, "extra_projection": 1}, r"needs an even model\.extra_projection, not 1"),
         ({"bridge": "copy", "decoder_layers": 3}, r"not 2 layers of 6 and 3 of 6: .* model\.bridge linear"),
+        (
+            {"bridge": "copy", "projection": 2, "extra_projection": 2},
+            r"would mix up the two projections .* use model\.bridge linear",
+        ),
         ({"readout": "none"}, r"model\.readout none hands on 12 numbers, .* not 4: set that"),
     ],
-    ids=["odd width", "copy", "no readout"],
+    ids=["odd width", "odd projection", "odd extra projection", "copy", "copy of two projections", "no readout"],
 )
 def test_a_network_that_does_not_fit_together_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build_model(ModelOptions(**(SMALL | options)), V, V)
+
+
+def test_all_that_both_directions_project_reaches_the_decoder():
+    """Copied, what the second direction recurs on would stand where the decoder's recurrence does not read."""
+    options = ModelOptions(**SMALL, attention="none", projection=2, extra_projection=2)
+    model = build_model(options, V, V)
+    model(torch.tensor([[4, 5, 3]]), torch.tensor([3]), torch.tensor([[2, 6]])).sum().backward()
+    for layer in model.encoder.layers:
+        for cell in layer.cells:
+            assert (cell.projection.grad != 0).all()
