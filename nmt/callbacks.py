@@ -24,19 +24,26 @@ LAST = "last.ckpt"
 
 
 class StoppedError(Exception):
-    """Training was told to stop by a signal, and has saved where it was, or where it was `lately`."""
+    """Training was told to stop by a signal, and has saved where it was, or where it was `lately`, if it ever has."""
 
     def __init__(self, number: int, folder: Path, lately: str = "") -> None:
-        super().__init__(f"stopped, {lately}saved in {folder}: run the same command to go on from there")
+        said = f"stopped, {lately}saved in {folder}: run the same command to go on from there"
+        if not (folder / "training" / LAST).exists():
+            said = "stopped before anything was saved: run the same command to begin again"
+        super().__init__(said)
         self.exit_code = 128 + number
 
 
 class StopOnSignal(Callback):
-    """On Ctrl-C or SIGTERM finish the update, save, and raise StoppedError; a second Ctrl-C stops at once."""
+    """On Ctrl-C or SIGTERM finish the update, save, and raise StoppedError; a second Ctrl-C stops at once.
+
+    Of several processes it is enough that one is told.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.received = 0
+        self.agreed = 0  # what any process has received, as of the end of the last update
         self.validated = -1  # the update after which the last validation was
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -54,9 +61,18 @@ class StopOnSignal(Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
         """Between two updates, every state is whole; but a validation that is due comes first, which saves as well."""
-        if self.received and module.units == 0 and not _validation_due(trainer, batch_index):
+        if module.units:
+            return
+        self._agree(trainer, module)
+        if self.agreed and not _validation_due(trainer, batch_index):
             trainer.save_checkpoint(self.folder / "training" / LAST)
-            raise StoppedError(self.received, self.folder)
+            raise StoppedError(self.agreed, self.folder)
+
+    def _agree(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.agreed = self.received
+        if trainer.world_size > 1:
+            received = torch.tensor(float(self.received), device=module.device)
+            self.agreed = int(trainer.strategy.reduce(received, reduce_op="max"))
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Remember it: the checkpoint that follows is of this update."""
@@ -64,13 +80,14 @@ class StopOnSignal(Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """The validation that was due has been, and has saved."""
-        if self.received and module.units == 0 and self.validated == trainer.global_step:
-            raise StoppedError(self.received, self.folder)
+        if self.agreed and module.units == 0 and self.validated == trainer.global_step:
+            raise StoppedError(self.agreed, self.folder)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """What is left is to score and save the model; that can be done on the next run."""
-        if self.received:
-            raise StoppedError(self.received, self.folder)
+        self._agree(trainer, module)
+        if self.agreed:
+            raise StoppedError(self.agreed, self.folder)
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """Let Ctrl-C be Ctrl-C again."""
@@ -145,7 +162,13 @@ class Progress(Callback):
 
 
 class BestCheckpoints(ModelCheckpoint):
-    """As many as are wanted now, where the folder is now, whatever was so when the run began."""
+    """As many as are wanted now, where the folder is now, whatever was so when the run began; and always the last."""
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Save the last one too where it is none of the best, which Lightning leaves out."""
+        super().on_validation_end(trainer, module)
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep the best of those that the run had kept."""
@@ -166,6 +189,11 @@ class Patience(EarlyStopping):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the count."""
         super().load_state_dict({**state, "patience": self.patience})
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """A run that has stopped early stays stopped, unless its patience has grown."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Say so where it ends the run."""

@@ -128,6 +128,7 @@ def check(options: argparse.Namespace) -> None:
     data = DataOptions(
         options.sources, options.validation, options.test, options.source_language, options.target_language
     )
+    data.check_sides()
     print(*check_data(data), sep="\n")
 
 

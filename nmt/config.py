@@ -70,6 +70,7 @@ class Config:
             self._check_language_model()
         else:
             self.model.check_encoder()
+            self.data.check_sides()
 
     def _check_language_model(self) -> None:
         """Refuse what a language model has not, and ask for what it needs."""
@@ -132,8 +133,10 @@ def read(
         _refuse_bare(values, name)
         _refuse_empty(flatten(values), defaults, name)
         found = _parse(reader, lambda base=found, values=values: reader.parse_object(dict(values), base), name)
-    _refuse_unknown([_key(flag) for flag in flags if flag.startswith("--")], known, "the command line", prefix="--")
-    found = _parse(reader, lambda: reader.parse_args(list(flags), namespace=found), "the command line")
+    flags = _appending(flags)
+    given = [_key(flag).removesuffix("+") for flag in flags if flag.startswith("--")]
+    _refuse_unknown(given, known, "the command line", prefix="--")
+    found = _parse(reader, lambda: reader.parse_args(flags, namespace=found), "the command line")
     return build(found.as_dict())
 
 
@@ -186,6 +189,17 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[A
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     }
+
+
+def _appending(flags: Sequence[str]) -> list[str]:
+    """The same, but a second source of a list is added to the first, as jsonargparse has it behind a plus sign."""
+    found, seen = [], set[str]()
+    for flag in flags:
+        name, equals, value = flag.partition("=")
+        again = name in ("--data.train", "--data.validation", "--data.test") and name in seen
+        found.append(f"{name}+{equals}{value}" if again else flag)
+        seen.add(name)
+    return found
 
 
 def _key(flag: str) -> str:

@@ -59,6 +59,16 @@ class DataOptions:
         if self.workers < 0:
             raise ValueError(f"data.workers is {self.workers}; it is 0 (one per core) or more")
 
+    def check_sides(self) -> None:
+        """ValueError for text that would be its own translation, because both languages are the same."""
+        for source in [*sources(self.train), *sources(self.validation), *sources(self.test)]:
+            told_apart = "," in source or source.removesuffix(".gz").endswith(".tsv")
+            if self.source_language == self.target_language and not told_apart:
+                raise ValueError(
+                    f"data.source_language and data.target_language are both {self.source_language}, so that {source} "
+                    "would be its own translation: set both"
+                )
+
     @property
     def languages(self) -> Languages:
         """The codes of (source, target)."""
@@ -126,10 +136,14 @@ def nothing_in(source: str) -> ValueError:
 
 
 def fingerprint(source: str, languages: Languages, split: str) -> str:
-    """A digest of what a source holds: the bytes of its files, wherever they lie, or the data set's own fingerprint."""
+    """A digest of what a source holds: the bytes of its files, wherever they lie, or the data set's own fingerprint.
+
+    Where the languages choose among its columns they belong to it.
+    """
+    chosen = " ".join(languages)
     if source.startswith("hf:"):
-        return str(load_hub(source, split)._fingerprint)
-    digests = []
+        return f"{chosen} {load_hub(source, split)._fingerprint}"
+    digests = [chosen] if source.removesuffix(".gz").endswith(".jsonl") else []
     for path in files(source, languages):
         with path.open("rb") as file:
             digests.append(path.suffix + hashlib.file_digest(file, "sha256").hexdigest())

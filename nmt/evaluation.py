@@ -1,7 +1,9 @@
 """How good translations are: BLEU, chrF and TER as sacrebleu computes them, with their signatures."""
 
+import gzip
 import json
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,9 +82,17 @@ def build_metrics(metrics: Sequence[str], lowercase: bool, language: str, tokeni
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 file, or of standard input for `-`, split at line feeds; a BOM, and CR before LF, go."""
+    """The lines of a UTF-8 file, plain or .gz, or of standard input for `-`, split at line feeds.
+
+    A BOM, and CR before LF, go. ValueError for a line that is not UTF-8, and for a .gz that is none.
+    """
     piped = str(path) == "-"
     data = sys.stdin.buffer.read() if piped else Path(path).read_bytes()
+    if str(path).endswith(".gz"):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path} is cut short or not gzip ({error}): copy it again") from error
     try:
         lines = [line.removesuffix("\r") for line in data.decode("utf-8").removeprefix("\ufeff").split("\n")]
     except UnicodeDecodeError as error:

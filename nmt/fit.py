@@ -1,11 +1,14 @@
 """From a config to a model folder: the Lightning Trainer, resuming, averaging, final scores."""
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +49,39 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
     """
     if int(os.environ.get("LOCAL_RANK", 0)):
         log.setLevel(logging.ERROR)  # one process of a DDP run speaks for all
-    folder = Path(config.output)
-    place = choose_device(device)
+    with alone(Path(config.output)):
+        _fit(config, Path(config.output), overwrite, choose_device(device))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the folder, made if there is none, so that no other run can; one that was made and is empty goes again.
+
+    ConfigError if another run holds it.
+    """
+    if "LOCAL_RANK" in os.environ or folder.is_file():  # a process of the run that holds it; or what is refused later
+        yield
+        return
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network drives have no locks
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"{folder} is in training by another process: wait for it, or choose another --output"
+                ) from None
+        yield
+    finally:
+        os.close(held)
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _fit(config: Config, folder: Path, overwrite: bool, place: torch.device) -> None:
     looped = config.training.optimizer == "hessian-free"
     precision = choose_precision("fp32" if looped else config.training.precision, place)
     _check_sources(config)
@@ -59,13 +93,17 @@ def fit(config: Config, *, overwrite: bool = False, device: str = "auto") -> Non
             add_shortlist(config, folder)
         log.info("%s is already trained; nothing to do", folder)
         return
+    if changed and (folder / checkpoint.INFO).exists() and not (folder / "training" / LAST).exists():
+        raise ConfigError(
+            f"{folder} is trained and its checkpoints are gone, so that it cannot go on under other options: give it "
+            "those it had, choose another --output, or fine-tune it"
+        )
     try:
         run = prepare_run(config, folder, place)
         _check_text(folder, config)
     except BaseException:
         if not resuming:
             _remove_run(folder)
-            folder.rmdir()
         raise
     if changed:
         checkpoint.write_whole(folder / checkpoint.CONFIG, dump(config))
@@ -253,9 +291,10 @@ def _finish(folder: Path, config: Config, run: Run) -> None:
     module = run.module
     saver = module.trainer.checkpoint_callback
     assert isinstance(saver, ModelCheckpoint)
-    best = [_weights(saver.best_model_path)] if saver.best_model_path else [module.model.state_dict()]
-    all_best = [_weights(path) for path in saver.best_k_models]
-    choices = [best[0]] + ([checkpoint.average(all_best)] if len(all_best) > 1 else [])
+    there = {path: float(score) for path, score in saver.best_k_models.items() if Path(path).is_file()}
+    best = sorted(there, key=there.__getitem__, reverse=saver.mode == "max")
+    states = [_weights(path) for path in best] or [module.model.state_dict()]
+    choices = states[:1] + ([checkpoint.average(states)] if len(best) > 1 else [])
     model = module.model
     model.eval()
     scored = []
@@ -264,9 +303,8 @@ def _finish(folder: Path, config: Config, run: Run) -> None:
         scored.append(run.scores("validation"))
     chosen = max(range(len(scored)), key=lambda number: run.sign * scored[number][0].score)
     model.load_state_dict(choices[chosen])
-    update = Path(saver.best_model_path).stem.rpartition("=")[2]
-    single = f"the best checkpoint, of update {update}" if update else "those of the end"
-    log.info("weights: %s", single if chosen == 0 else f"the mean of the {len(all_best)} best checkpoints")
+    single = f"the best checkpoint, of update {Path(best[0]).stem.rpartition('=')[2]}" if best else "those of the end"
+    log.info("weights: %s", single if chosen == 0 else f"the mean of the {len(best)} best checkpoints")
     scores = {"validation": scored[chosen]}
     if config.data.test:
         scores["test"] = run.scores("test")

@@ -13,7 +13,7 @@ from nmt import checkpoint, corpus, monolingual
 from nmt.batches import EncodedCorpus, encode_corpus
 from nmt.checkpoint import NOISE, AnyModel, SavedModel, Tokenizers
 from nmt.config import Config, ConfigError, to_dict
-from nmt.corpus import Pair
+from nmt.corpus import Pair, Report
 from nmt.evaluation import Score, build_metrics, evaluate
 from nmt.language_training import LanguageModule, TextModule
 from nmt.model.language_model import build_language_model
@@ -21,9 +21,9 @@ from nmt.model.seq2seq import Seq2Seq, build_model
 from nmt.monolingual import EncodedText
 from nmt.scoring import Scorer, perplexity
 from nmt.shortlist import write_shortlist
-from nmt.tokenizer import TokenizerOptions, train_tokenizer
+from nmt.tokenizer import Tokenizer, TokenizerOptions, train_tokenizer
 from nmt.training import DataModule, TrainingModule, TrainingOptions, TranslationModule
-from nmt.translator import Translator
+from nmt.translator import LONGEST, Translator
 
 log = logging.getLogger("nmt")
 
@@ -72,7 +72,7 @@ def _translation_run(config: Config, folder: Path, place: torch.device) -> Run:
     model = build_model(config.model, tokenizers.source.size, tokenizers.target.size)
     if start:
         _take_weights(model, start, config)
-    pairs = {split: _pairs(config, split) for split in ("validation", "test")}
+    pairs = {split: _pairs(config, split, tokenizers.source) for split in ("validation", "test")}
     model.to(place)
     before = _scores(model.eval(), tokenizers, config, pairs["validation"], "bleu")[0] if start else None
     shown = _spread(pairs["validation"], config.training)
@@ -88,10 +88,26 @@ def _translation_run(config: Config, folder: Path, place: torch.device) -> Run:
     )
 
 
-def _pairs(config: Config, split: str) -> list[Pair]:
-    data = config.data
-    sources = corpus.sources(getattr(data, split))
-    return [pair for source in sources for pair in corpus.read_pairs(source, data.languages, split)]
+def _pairs(config: Config, split: str, tokenizer: Tokenizer) -> list[Pair]:
+    """The pairs of a split, whose sources can be translated."""
+    found: list[Pair] = []
+    for source in corpus.sources(getattr(config.data, split)):
+        report, numbers = Report(), []
+        for pair in corpus.read_pairs(source, config.data.languages, split, report):
+            found.append(pair)
+            numbers.append(report.read)
+        _refuse_long(source, numbers, [pair.source for pair in found[len(found) - len(numbers) :]], tokenizer)
+    return found
+
+
+def _refuse_long(source: str, numbers: list[int], lines: list[str], tokenizer: Tokenizer) -> None:
+    """ValueError for held-out text that could not be scored: better before the training than after it."""
+    for number, ids in zip(numbers, tokenizer.encode(lines), strict=True):
+        if len(ids) > LONGEST:
+            raise ValueError(
+                f"{source}, line {number}: {len(ids):,} pieces, and no sentence of held-out text may have more than "
+                f"{LONGEST:,}: split it, or leave it out"
+            )
 
 
 def _encode(split: str, config: Config, tokenizers: Tokenizers) -> EncodedCorpus:
@@ -134,7 +150,7 @@ def _language_run(config: Config, folder: Path, place: torch.device) -> Run:
     if start:
         _take_weights(model, start, config)
     scorer = Scorer(model.to(place).eval(), tokenizers)
-    texts = {split: _sentences(config, split) for split in ("validation", "test")}
+    texts = {split: _sentences(config, split, tokenizer) for split in ("validation", "test")}
     before = perplexity(scorer, texts["validation"])[0] if start else None
     module = LanguageModule(model.train(), config.training)
     facts = {
@@ -146,10 +162,16 @@ def _language_run(config: Config, folder: Path, place: torch.device) -> Run:
     return Run(module, data, tokenizers, lambda split: perplexity(scorer, texts[split]), -1, facts, before)
 
 
-def _sentences(config: Config, split: str) -> list[str]:
-    data = config.data
-    sources = corpus.sources(getattr(data, split))
-    return [line for source in sources for line in monolingual.read_sentences(source, data.languages, split)]
+def _sentences(config: Config, split: str, tokenizer: Tokenizer) -> list[str]:
+    """The sentences of a split, which can be scored."""
+    found: list[str] = []
+    for source in corpus.sources(getattr(config.data, split)):
+        report, numbers = Report(), []
+        for line in monolingual.read_sentences(source, config.data.languages, split, report):
+            found.append(line)
+            numbers.append(report.read)
+        _refuse_long(source, numbers, found[len(found) - len(numbers) :], tokenizer)
+    return found
 
 
 def _encode_text(split: str, config: Config, tokenizers: Tokenizers) -> EncodedText:
@@ -164,14 +186,26 @@ def _encode_text(split: str, config: Config, tokenizers: Tokenizers) -> EncodedT
 
 
 def _kept(start: SavedModel[AnyModel], folder: Path) -> Tokenizers:
-    """Those of the model that is fine-tuned."""
+    """Those of the model that is fine-tuned; once they are in the folder, they are the folder's."""
+    if _has_vocabulary(folder):
+        own = Tokenizers.load(folder)
+        if [one.digest for one in own] != [one.digest for one in start.tokenizers]:
+            raise ConfigError(
+                f"the model that {folder} began from has another vocabulary now: choose another --output, or "
+                "--overwrite it"
+            )
+        return own
     start.tokenizers.save(folder)
     return start.tokenizers
 
 
+def _has_vocabulary(folder: Path) -> bool:
+    return (folder / "tokenizer.spm").exists() or (folder / "target.spm").exists()
+
+
 def _tokenizers(config: Config, folder: Path) -> Tokenizers:
     """Those of the folder, or of the model that `tokenizer.model` names, or new ones trained on the training text."""
-    if (folder / "tokenizer.spm").exists() or (folder / "target.spm").exists():
+    if _has_vocabulary(folder):
         return Tokenizers.load(folder)
     alone = config.task == "language-model"
     if config.tokenizer.model:

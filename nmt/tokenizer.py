@@ -3,7 +3,7 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -140,10 +140,10 @@ def train_tokenizer(sentences: Iterable[str], options: TokenizerOptions, path: s
 
     Raises ValueError where the sentences are none, or cannot fill `vocab_size`, or have more characters than that.
     """
-    model = BytesIO()
+    model, failed = BytesIO(), list[Exception]()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=map(normalise, sentences),
+            sentence_iterator=map(normalise, _keeping(sentences, failed)),
             model_writer=model,
             model_type=options.type,
             vocab_size=options.vocab_size,
@@ -162,10 +162,19 @@ def train_tokenizer(sentences: Iterable[str], options: TokenizerOptions, path: s
             eos_id=EOS,
         )
     except RuntimeError as error:
-        raise training_error(str(error), options) from error
+        raise failed[0] if failed else training_error(str(error), options) from error
     tokenizer = Tokenizer(model.getvalue())
     tokenizer.save(path)
     return tokenizer
+
+
+def _keeping(sentences: Iterable[str], failed: list[Exception]) -> Iterator[str]:
+    """The sentences, and what goes wrong while they are read, of which sentencepiece makes an error of its own."""
+    try:
+        yield from sentences
+    except Exception as error:
+        failed.append(error)
+        raise
 
 
 def training_error(message: str, options: TokenizerOptions) -> ValueError:

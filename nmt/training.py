@@ -331,6 +331,8 @@ class TrainingModule(pl.LightningModule):
         """Restore the random state last, when nothing else draws before the first batch."""
         if self.random_state:
             torch.set_rng_state(self.random_state[0])
+        if self.random_state and self.trainer.global_rank:  # it was that of the first process: each draws its own
+            torch.manual_seed(int(torch.randint(2**62, ())) + self.trainer.global_rank)
         if torch.cuda.is_available() and len(self.random_state) == 1 + torch.cuda.device_count():
             torch.cuda.set_rng_state_all(self.random_state[1:])
 

@@ -3,6 +3,7 @@
 import logging
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,11 @@ class Toy(NamedTuple):
 
     folder: Path
     flags: list[str]
+
+    def under(self, flags: Sequence[str]) -> list[str]:
+        """Its own flags that none of these says otherwise, and then these."""
+        said = {flag.partition("=")[0] for flag in flags}
+        return [*(flag for flag in self.flags if flag.partition("=")[0] not in said), *flags]
 
     def text(self, name: str) -> list[str]:
         return (self.folder / name).read_text(encoding="utf8").splitlines()

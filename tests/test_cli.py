@@ -168,6 +168,26 @@ def test_an_empty_corpus_is_named(corpus, refused):
     assert not (corpus / "model").exists()
 
 
+def test_a_second_source_that_is_missing_is_named_as_the_first_would_be(corpus, tmp_path, refused):
+    flags = ["--data.train", corpus / "train", "--data.train", "nowhere", "--data.validation", corpus / "val"]
+    assert refused(1, "train", *flags, "-o", tmp_path / "model").startswith("nmt: there is no nowhere.en or nowhere.en")
+
+
+def test_a_folder_that_was_there_stays_and_hides_no_error(corpus, tmp_path, refused):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    flags = ["--data.train", "nowhere", "--data.validation", corpus / "val", "-o", tmp_path / "link"]
+    assert refused(1, "train", *flags).startswith("nmt: there is no nowhere.en or nowhere.en.gz")
+    assert list((tmp_path / "link").iterdir()) == []
+
+
+def test_text_that_would_be_its_own_translation_is_refused(corpus, tmp_path, refused):
+    flags = ["--data.train", corpus / "train", "--data.validation", corpus / "val", "-o", tmp_path / "model"]
+    said = refused(2, "train", *flags, "--data.source_language", "de")
+    assert f"are both de, so that {corpus}/train would be its own translation: set both" in said
+    assert "are both de" in refused(1, "check", corpus / "train", "-s", "de")
+
+
 def test_a_folder_instead_of_a_file_is_named(corpus, refused):
     said = refused(1, *training(corpus), f"--data.train={corpus}")
     assert said.endswith("corpus is a folder: name its corpus, as " + f"{corpus}/train")

@@ -167,3 +167,15 @@ def test_only_an_encoder_of_two_directions_needs_even_widths():
     flags = ["--model.hidden_size=255", "--model.projection=65"]
     model = config.read([str(CONFIGS / "language-model.yaml")], flags).model
     assert build_language_model(model, 100).layers[0].output_size == 65
+
+
+def test_a_source_given_again_is_added(tmp_path):
+    (tmp_path / "file.yaml").write_text("data: {train: z}")
+    flags = ["--data.train", "a", "--data.train=b", "--data.train+=c", "--data.test", "d"]
+    data = config.read([str(tmp_path / "file.yaml")], flags).data
+    assert (data.train, data.test) == (["a", "b", "c"], "d")
+
+
+def test_both_sides_of_two_named_files_may_be_of_one_language():
+    flags = ["--data.source_language=de", "--data.train=a,b", "--data.train=c.tsv"]
+    assert config.read([], flags).data.languages == ("de", "de")

@@ -287,3 +287,11 @@ def test_one_source_may_be_a_plain_string():
 def test_options_out_of_range_are_refused(name, value, complaint):
     with pytest.raises(ValueError, match=complaint):
         DataOptions(**{name: value})
+
+
+def test_what_is_read_of_named_columns_is_part_of_what_a_source_holds(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"en": "one", "de": "eins", "fr": "un"}\n')
+    (tmp_path / "a.tsv").write_text("one\teins\n")
+    orders = [("en", "de"), ("de", "en"), ("en", "fr")]
+    assert len({fingerprint(str(tmp_path / "a.jsonl"), languages, "train") for languages in orders}) == 3
+    assert len({fingerprint(str(tmp_path / "a.tsv"), languages, "train") for languages in orders}) == 1

@@ -1,5 +1,6 @@
 """Metrics against arithmetic done by hand, and the refusals that keep a score honest."""
 
+import gzip
 import io
 import json
 import math
@@ -149,3 +150,11 @@ def test_output_for_people_and_programs():
         {"name": "BLEU", "score": 31.2345, "signature": "nrefs:1"},
         {"name": "chrF2", "score": 100.0, "signature": "nc:6"},
     ]
+
+
+def test_lines_of_a_compressed_file_are_read(tmp_path):
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"eins\r\nzwei\n"))
+    assert read_lines(tmp_path / "a.gz") == ["eins", "zwei"]
+    (tmp_path / "b.gz").write_text("eins\n")
+    with pytest.raises(ValueError, match=r"b\.gz is cut short or not gzip"):
+        read_lines(tmp_path / "b.gz")

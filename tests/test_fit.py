@@ -1,6 +1,7 @@
 """Training runs: interrupted and taken up, changed, refused, begun from another model. All on a toy language."""
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from nmt.checkpoint import Tokenizers
 from nmt.config import ConfigError
 from nmt.evaluation import Score
 from nmt.shortlist import load_shortlist
+from nmt.tokenizer import TokenizerOptions, train_tokenizer
 from nmt.training import TranslationModule
 from nmt.translator import Translator
 
@@ -48,7 +50,7 @@ SMALL = [
 
 def run(toy, folder: Path, *flags: str, overwrite: bool = False) -> Path:
     """Train a small model, or go on with it."""
-    fit.fit(config.read([], [*toy.flags, *SMALL, "--output", str(folder), *flags]), overwrite=overwrite, device="cpu")
+    fit.fit(config.read([], [*toy.under([*SMALL, *flags]), "--output", str(folder)]), overwrite=overwrite, device="cpu")
     return folder
 
 
@@ -111,6 +113,24 @@ def test_a_second_ctrl_c_stops_at_once_and_the_run_can_still_be_taken_up(tmp_pat
     assert stop.value.exit_code == 130
     assert torch.load(tmp_path / "parted/training/last.ckpt")["global_step"] == 13
     assert outcome(run(toy, tmp_path / "parted")) == uninterrupted()
+
+
+def test_a_second_ctrl_c_before_anything_was_saved_says_so(tmp_path, toy, monkeypatch):
+    interrupt(monkeypatch, 5)
+    interrupt(monkeypatch, 5)
+    with pytest.raises(StoppedError, match="stopped before anything was saved: run the same command to begin again"):
+        run(toy, tmp_path / "parted")
+
+
+STUCK = ["--training.learning_rate=1e-12"]  # too small to change a weight: no validation is better than the first
+
+
+def test_a_validation_that_is_none_of_the_best_saves_too(tmp_path, toy, monkeypatch):
+    interrupt(monkeypatch, 26)
+    with pytest.raises(StoppedError, match="stopped, saved in"):
+        run(toy, tmp_path / "parted", *STUCK, "--training.average=1", "--training.max_epochs=3")
+    assert last(tmp_path / "parted")["global_step"] == 26
+    assert [path.name for path in (tmp_path / "parted" / "training").glob("step*")] == ["step=13.ckpt"]
 
 
 def test_a_run_is_taken_up_where_its_folder_has_been_moved(tmp_path, toy, uninterrupted, monkeypatch):
@@ -178,12 +198,62 @@ def test_a_finished_model_outlives_a_failed_change(tmp_path, toy):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_held_out_text_that_could_not_be_scored_is_refused_before_training(tmp_path, toy):
+    (tmp_path / "test.en").write_text("one red cat\n\n" + "red " * 1001 + "\n")
+    (tmp_path / "test.de").write_text("ein\n\nzwei\n")
+    for split in ("validation", "test"):
+        with pytest.raises(
+            ValueError, match=r"/test, line 3: \d,\d+ pieces, and no sentence of held-out text may have"
+        ):
+            run(toy, tmp_path / "model", f"--data.{split}={tmp_path / 'test'}")
+        assert not (tmp_path / "model").exists()
+
+
+def test_a_trained_model_outlives_the_loss_of_its_checkpoints(tmp_path, toy):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=15", "--training.average=1")
+    [best] = (folder / "training").glob("step*")
+    best.unlink()
+    run(toy, folder, "--training.max_steps=15", "--training.average=1", "--search.beam_size=2")  # its last are as good
+    before = outcome(folder)
+    (folder / "training" / "last.ckpt").unlink()
+    with pytest.raises(
+        ConfigError, match="is trained and its checkpoints are gone, so that it cannot go on under other"
+    ):
+        run(toy, folder, "--training.max_steps=15", "--training.average=1", "--search.beam_size=3")
+    assert outcome(folder) == before
+
+
+def test_a_folder_is_one_runs_alone(tmp_path, toy):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=2")
+    before = (folder / "config.yaml").read_text()
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="is in training by another process: wait for it, or choose another"):
+            run(toy, folder, "--training.max_steps=3", overwrite=overwrite)
+    assert (folder / "config.yaml").read_text() == before
+    os.close(held)
+    assert outcome(run(toy, folder, "--training.max_steps=3"))[1]["steps"] == 3
+
+
+@pytest.mark.slow
+def test_of_two_processes_it_is_enough_to_tell_one_to_stop(tmp_path, toy):
+    flags = ["--training.devices=2", "--training.max_epochs=5000", "--output", str(tmp_path / "model")]
+    command = [sys.executable, "-m", "nmt", "train", *toy.under(flags), "--device", "cpu"]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    while "epoch 2" not in process.stderr.readline():
+        assert process.poll() is None
+    process.terminate()
+    assert "stopped, saved in" in process.communicate(timeout=120)[1]
+    assert process.returncode == 143
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", [[], ["--model.cell=gru", "--model.reset=before"]], ids=["lstm", "gru"])
 def test_two_processes_train_one_model(tmp_path, toy, cell):
     """Through the fused kernel, and through our own back-propagation through time."""
     flags = [*cell, "--training.devices=2", "--training.max_epochs=32", "--output", str(tmp_path / "model")]
-    command = [sys.executable, "-m", "nmt", "train", *toy.flags, *flags, "--device", "cpu"]
+    command = [sys.executable, "-m", "nmt", "train", *toy.under(flags), "--device", "cpu"]
     done = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
     )
@@ -193,10 +263,12 @@ def test_two_processes_train_one_model(tmp_path, toy, cell):
 
 
 def test_patience_stops_early_and_may_be_lengthened(tmp_path, toy, caplog):
-    stuck = ["--training.learning_rate=1e-12", "--training.max_epochs=20"]  # too small to change a weight
+    stuck = [*STUCK, "--training.max_epochs=20"]
     folder = run(toy, tmp_path / "model", *stuck, "--training.patience=2")
     assert last(folder)["global_step"] == 3 * 13  # the first validation, and two that are no better
     assert "stopping early: no better for 2 validations in a row (training.patience)" in caplog.messages
+    run(toy, folder, *stuck, "--training.patience=2", "--search.beam_size=2")  # it is scored again, and no more
+    assert last(folder)["global_step"] == outcome(folder)[1]["steps"] == 3 * 13
     run(toy, folder, *stuck, "--training.patience=4")
     assert last(folder)["global_step"] == 5 * 13
 
@@ -455,3 +527,22 @@ def test_fine_tuning_keeps_the_vocabulary_and_the_shape(tmp_path, toy, trained):
         with pytest.raises(ConfigError, match=complaint):
             fit.fit(config.read([], [*toy.flags, *out, *flags]), device="cpu")
         assert not (tmp_path / "tuned").exists()
+
+
+def test_a_fine_tuning_keeps_its_vocabulary_whatever_its_base_has_become(tmp_path, toy, trained, monkeypatch):
+    base = shutil.copytree(trained, tmp_path / "base")
+
+    def tune() -> None:
+        flags = [f"--init={base}", "--training.max_steps=9", "--output", str(tmp_path / "tuned")]
+        fit.fit(config.read([], [*toy.under(flags)]), device="cpu")
+
+    with monkeypatch.context() as patch:
+        interrupt(patch, 5)
+        with pytest.raises(StoppedError, match="saved in"):
+            tune()
+    kept = (tmp_path / "tuned" / "tokenizer.spm").read_bytes()
+    lines = toy.text("train.en")[:200] + toy.text("train.de")[:200]
+    train_tokenizer(lines, TokenizerOptions(vocab_size=60), base / "tokenizer.spm")
+    with pytest.raises(ConfigError, match="tuned began from has another vocabulary now: choose another --output"):
+        tune()
+    assert (tmp_path / "tuned" / "tokenizer.spm").read_bytes() == kept

@@ -39,8 +39,8 @@ TASK = [
 
 
 def run(toy, folder: Path, *flags: str, overwrite: bool = False) -> Path:
-    own = [flag for flag in toy.flags if "encoder" not in flag]
-    fit(config.read([], [*own, *TASK, "--output", str(folder), *flags]), overwrite=overwrite, device="cpu")
+    own = [flag for flag in toy.under([*TASK, *flags]) if "encoder" not in flag]
+    fit(config.read([], [*own, "--output", str(folder)]), overwrite=overwrite, device="cpu")
     return folder
 
 
