@@ -34,7 +34,7 @@ class DataOptions:
     line, and of parallel text the target side.
 
     Attributes:
-        train: sources to train on.
+        train: sources to train on; a flag given again adds one.
         validation: sources to choose the best model by.
         test: sources to report on.
         source_language: code of the language translated from; ends the names of its files.
