@@ -16,7 +16,7 @@ Where things are, in the order in which text meets them:
     model.laid      the translation model laid out for decoding; model.narrowed with the words of a shortlist alone;
                     model.graphed its steps as CUDA graphs
     training        loss, optimisers, schedules: the Lightning modules; hessian_free is an optimiser of ours,
-                    curvature what it sees of a model
+                    curvature what it sees of a model; guidance leads attention
     language_training  the state that a language model carries from batch to batch
     config, fit     from options to a model folder; runs is what each task needs for it, callbacks shows progress and
                     stops on signals

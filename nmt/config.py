@@ -77,7 +77,7 @@ class Config:
         usual = Config()
         of_source = ("encoder_layers", "bidirectional", "reverse_source", "attention", "context", "context_size")
         absent = [("model", name) for name in (*of_source, "bridge")] + [("tokenizer", "joint")]
-        absent += [("training", "validation_beam"), ("training", "validation_sentences")]
+        absent += [("training", name) for name in ("validation_beam", "validation_sentences", "guide_updates")]
         absent += [("search", field.name) for field in dataclasses.fields(SearchOptions)]
         for section, name in absent:
             value = getattr(getattr(usual, section), name)

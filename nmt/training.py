@@ -19,6 +19,7 @@ from nmt.checkpoint import Tokenizers
 from nmt.corpus import Pair
 from nmt.curvature import Spelling, objective
 from nmt.evaluation import evaluate
+from nmt.guidance import Guide
 from nmt.hessian_free import HessianFree
 from nmt.model.language_model import LanguageModel
 from nmt.model.loss import cross_entropy
@@ -60,6 +61,7 @@ class TrainingOptions:
         weight_decay: Decoupled weight decay of adam.
         clip_norm: The gradient is scaled down to this norm; 0 for never.
         label_smoothing: Share of the target distribution spread over all pieces.
+        guide_updates: Updates over which attention is drawn to the diagonal, ever less (`guidance.py`); 0 for never.
         max_epochs: Passes over the training text.
         max_steps: Updates; 0 for no limit.
         max_minutes: Minutes; 0 for no limit.
@@ -90,6 +92,7 @@ class TrainingOptions:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
+    guide_updates: int = 0
     max_epochs: int = 20
     max_steps: int = 0
     max_minutes: float = 0.0
@@ -113,8 +116,10 @@ class TrainingOptions:
         for name in ("learning_rate", "halve_every", "damping"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training.{name} must be above 0, not {getattr(self, name)}")
+        may_be_0: tuple[str, ...]
         may_be_0 = ("warmup_steps", "halve_after", "weight_decay", "clip_norm", "max_steps", "max_minutes", "truncate")
-        for name in (*may_be_0, "validate_every", "validation_sentences", "patience", "structural_damping"):
+        may_be_0 += ("validate_every", "validation_sentences", "patience", "structural_damping", "guide_updates")
+        for name in may_be_0:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"training.{name} must be at least 0, not {getattr(self, name)}")
         if self.validate_every and self.accumulate > 1:
@@ -136,7 +141,7 @@ class TrainingOptions:
         owners = [
             (("weight_decay", "adam_beta2"), ("adam",)),
             (("damping", "structural_damping"), ("hessian-free",)),
-            (first_order, ("adam", "sgd", "rmsprop")),
+            ((*first_order, "guide_updates"), ("adam", "sgd", "rmsprop")),
         ]
         for name, having in [(name, having) for names, having in owners for name in names]:
             usual = TrainingOptions.__dataclass_fields__[name].default
@@ -352,6 +357,12 @@ class TranslationModule(TrainingModule):
     ) -> None:
         super().__init__(model, options)
         self.tokenizers, self.validation, self.language = tokenizers, validation, language
+        self.guide = Guide(model, options.guide_updates)
+
+    def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, int]:
+        """The same, and in training what the guide adds for where attention lies."""
+        loss, words = super()._loss(batch, smoothing)
+        return loss + self.guide.penalty(self.global_step, batch), words
 
     def read(self, batch: Batch) -> Tensor:
         """The readout (B, T, R) of each target word, given those before it and the source."""

@@ -263,6 +263,7 @@ def test_hessian_free_takes_one_whole_batch(setting, way_out):
         ("hessian-free", {"halve_every": 1.0}, "adam or sgd or rmsprop"),
         ("hessian-free", {"clip_norm": 5.0}, "adam or sgd or rmsprop"),
         ("hessian-free", {"loss_per": "sentence"}, "adam or sgd or rmsprop"),
+        ("hessian-free", {"guide_updates": 5}, "adam or sgd or rmsprop"),
     ],
     ids=str,
 )
