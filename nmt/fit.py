@@ -30,6 +30,7 @@ from nmt.translator import choose_device
 
 log = logging.getLogger("nmt")
 
+BEFORE = "before"  # in the model folder: the run that is overwritten, until the new one can begin
 FREE_TO_CHANGE = ("training.", "search.", "data.test")
 OF_NO_CONSEQUENCE = ("data.workers", "data.cache", "output")
 BOUND_TO_BATCHES = (
@@ -104,7 +105,9 @@ def _fit(config: Config, folder: Path, overwrite: bool, place: torch.device) -> 
     except BaseException:
         if not resuming:
             _remove_run(folder)
+            _put_back(folder)
         raise
+    shutil.rmtree(folder / BEFORE, ignore_errors=True)
     if changed:
         checkpoint.write_whole(folder / checkpoint.CONFIG, dump(config))
         (folder / checkpoint.INFO).unlink(missing_ok=True)  # until the run has ended under its new options
@@ -139,7 +142,7 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> tuple[bool,
     taken = folder.is_dir() and any(folder.iterdir())
     if overwrite and taken and "LOCAL_RANK" not in os.environ:  # not again in each process of a DDP run
         read_all(config)
-        _remove_run(folder)
+        _set_aside(folder)
         taken = False
     written = folder / checkpoint.CONFIG
     if not taken and not folder.is_file():
@@ -171,9 +174,9 @@ def _as_before_tuning(folder: Path, config: Config) -> bool:
     return before is not None and SearchOptions(**before) == config.search
 
 
-def _remove_run(folder: Path) -> None:
-    """Remove a run's own files. ConfigError, and nothing removed, where there is no run or anything else beside it."""
-    ours = {checkpoint.CONFIG, checkpoint.INFO, checkpoint.WEIGHTS, checkpoint.CARD, "training"}
+def _own_files(folder: Path) -> set[str]:
+    """The names of a run's own files. ConfigError where there is no run or anything else beside it."""
+    ours = {checkpoint.CONFIG, checkpoint.INFO, checkpoint.WEIGHTS, checkpoint.CARD, "training", BEFORE}
     ours |= {"tokenizer.spm", "source.spm", "target.spm", shortlist.FILE}
     found = {path.name for path in folder.iterdir()}
     foreign = sorted(name for name in found if name.removesuffix(".part") not in ours)
@@ -181,10 +184,30 @@ def _remove_run(folder: Path) -> None:
         raise ConfigError(
             f"{folder} holds what no training run wrote, {(foreign or sorted(found))[0]}: choose another --output"
         )
-    for name in found - {"training"}:
-        (folder / name).unlink()
-    if "training" in found:
-        shutil.rmtree(folder / "training")
+    return found - {BEFORE}
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove a run's own files, or nothing if there is anything else."""
+    for name in _own_files(folder):
+        shutil.rmtree(folder / name) if name == "training" else (folder / name).unlink()
+
+
+def _set_aside(folder: Path) -> None:
+    """Make room for another run in the folder; what was there can be put back."""
+    names = _own_files(folder)
+    shutil.rmtree(folder / BEFORE, ignore_errors=True)
+    (folder / BEFORE).mkdir()
+    for name in names:
+        (folder / name).rename(folder / BEFORE / name)
+
+
+def _put_back(folder: Path) -> None:
+    """Undo it, if it was done."""
+    if (folder / BEFORE).is_dir():
+        for path in (folder / BEFORE).iterdir():
+            path.rename(folder / path.name)
+        (folder / BEFORE).rmdir()
 
 
 def _check_optimizer(config: Config) -> None:

@@ -223,6 +223,25 @@ def test_a_trained_model_outlives_the_loss_of_its_checkpoints(tmp_path, toy):
     assert outcome(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--tokenizer.vocab_size=5000"], r"this text can fill only \d+ pieces"),
+        (["--tokenizer.model=nowhere"], "no tokenizer at nowhere"),
+        (["--tokenizer.model={folder}"], "no tokenizer at"),
+    ],
+)
+def test_a_model_is_not_overwritten_by_a_run_that_cannot_begin(tmp_path, toy, flags, complaint):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=2")
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises((ValueError, OSError), match=complaint):
+        run(toy, folder, *(flag.format(folder=folder) for flag in flags), overwrite=True)
+    assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    run(toy, folder, "--training.max_steps=3", overwrite=True)
+    assert outcome(folder)[1]["steps"] == 3
+    assert not (folder / "before").exists()
+
+
 def test_a_folder_is_one_runs_alone(tmp_path, toy):
     folder = run(toy, tmp_path / "model", "--training.max_steps=2")
     before = (folder / "config.yaml").read_text()
