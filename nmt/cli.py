@@ -160,13 +160,16 @@ def train(options: argparse.Namespace) -> None:
 
 def add_finetune(verbs: Any) -> None:
     """`nmt finetune`."""
-    verb = add_verb(verbs, finetune, "go on training a model on other text, in a new folder", takes_config=True)
+    summary = (
+        "go on training a model on other text, in a new folder: its own options, but 5 epochs at a fifth of its rate"
+    )
+    verb = add_verb(verbs, finetune, summary, takes_config=True)
     _add_run_options(verb)
     verb.add_argument("-m", "--model", metavar="FOLDER", help="the model folder to start from; it is not changed")
 
 
 def finetune(options: argparse.Namespace) -> None:
-    """Train on, from a model folder, with its options at a fifth of its learning rate, if it has one."""
+    """Train on, from a model folder, with its options but not its limits, at a fifth of its learning rate, if any."""
     if options.help:
         _fit(options, base=None)
         return
@@ -175,8 +178,8 @@ def finetune(options: argparse.Namespace) -> None:
     from nmt import checkpoint
 
     base, _ = checkpoint.read_folder(options.model)
-    base["data"] |= {"train": [], "validation": [], "test": []}
-    training = base["training"] | {"max_epochs": 5}
+    base["data"] |= {"train": [], "validation": [], "test": [], "cache": None}
+    training = base["training"] | {"max_epochs": 5, "max_steps": 0, "max_minutes": 0, "guide_updates": 0}
     if training["optimizer"] != "hessian-free":
         training |= {"learning_rate": training["learning_rate"] / 5, "warmup_steps": 100}
     base["training"] = training

@@ -104,7 +104,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 def render(scores: Sequence[Score]) -> str:
     """A table for people, a line per metric."""
-    return "\n".join(f"{score.name:<6}{score.score:7.2f}  {score.signature}" for score in scores)
+    return "\n".join(f"{score.name + ' ':<6}{score.score:7.2f}  {score.signature}" for score in scores)
 
 
 def to_json(scores: Sequence[Score]) -> str:

@@ -271,7 +271,8 @@ def test_training_says_what_it_does_and_warns_of_nothing(toy, tmp_path):
     assert "warn" not in done.stderr.lower()
 
 
-def test_finetune_starts_from_the_options_of_the_model(toy, trained, tmp_path, capsys, refused):
+def test_finetune_starts_from_the_options_of_the_model(toy, trained, tmp_path, capsys, refused, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     text = [f"--data.{split}={toy.folder / 'val'}" for split in ("train", "validation")]
     assert main(["finetune", "-m", str(trained), *text, "--print-config"]) == 0
     printed = capsys.readouterr().out
@@ -283,6 +284,19 @@ def test_finetune_starts_from_the_options_of_the_model(toy, trained, tmp_path, c
     folder = tmp_path / "tuned"
     assert main(["finetune", "-q", "-m", str(trained), *text, "-o", str(folder), "--training.max_steps=1"]) == 0
     assert json.loads((folder / "info.json").read_text())["pairs"] == 20
+
+
+def test_finetune_has_none_of_the_models_limits(toy, trained, tmp_path, capsys):
+    text = [f"--data.{split}={toy.folder / 'val'}" for split in ("train", "validation")]
+    model = yaml.safe_load((trained / "config.yaml").read_text())
+    model["training"] |= {"max_steps": 8, "max_minutes": 0.5, "guide_updates": 9}
+    shutil.copytree(trained, tmp_path / "model")
+    (tmp_path / "model" / "config.yaml").write_text(yaml.safe_dump(model))
+    assert main(["finetune", "-m", str(tmp_path / "model"), *text, "--print-config"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    limits = ("max_steps", "max_minutes", "guide_updates", "max_epochs")
+    assert [found["training"][name] for name in limits] == [0, 0, 0, 5]
+    assert found["data"]["cache"] is None  # which was the folder of who trained the model
 
 
 def test_finetune_gives_hessian_free_no_rate(toy, trained, tmp_path, capsys, refused):
