@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +73,8 @@ def _translation_run(config: Config, folder: Path, place: torch.device) -> Run:
     model = build_model(config.model, tokenizers.source.size, tokenizers.target.size)
     if start:
         _take_weights(model, start, config)
-    pairs = {split: _pairs(config, split, tokenizers.source) for split in ("validation", "test")}
+    held_out = partial(_held_out, corpus.read_pairs, lambda pair: pair.source, config, tokenizer=tokenizers.source)
+    pairs = {split: held_out(split) for split in ("validation", "test")}
     model.to(place)
     before = _scores(model.eval(), tokenizers, config, pairs["validation"], "bleu")[0] if start else None
     shown = _spread(pairs["validation"], config.training)
@@ -88,15 +90,17 @@ def _translation_run(config: Config, folder: Path, place: torch.device) -> Run:
     )
 
 
-def _pairs(config: Config, split: str, tokenizer: Tokenizer) -> list[Pair]:
-    """The pairs of a split, whose sources can be translated."""
-    found: list[Pair] = []
+def _held_out(
+    read: Callable[..., Iterable[Any]], said: Callable[[Any], str], config: Config, split: str, tokenizer: Tokenizer
+) -> list[Any]:
+    """All that is read of a split, none of it too long for what is `said` to be scored."""
+    found: list[Any] = []
     for source in corpus.sources(getattr(config.data, split)):
         report, numbers = Report(), []
-        for pair in corpus.read_pairs(source, config.data.languages, split, report):
-            found.append(pair)
+        for one in read(source, config.data.languages, split, report):
+            found.append(one)
             numbers.append(report.read)
-        _refuse_long(source, numbers, [pair.source for pair in found[len(found) - len(numbers) :]], tokenizer)
+        _refuse_long(source, numbers, [said(one) for one in found[len(found) - len(numbers) :]], tokenizer)
     return found
 
 
@@ -150,7 +154,8 @@ def _language_run(config: Config, folder: Path, place: torch.device) -> Run:
     if start:
         _take_weights(model, start, config)
     scorer = Scorer(model.to(place).eval(), tokenizers)
-    texts = {split: _sentences(config, split, tokenizer) for split in ("validation", "test")}
+    held_out = partial(_held_out, monolingual.read_sentences, str, config, tokenizer=tokenizer)
+    texts = {split: held_out(split) for split in ("validation", "test")}
     before = perplexity(scorer, texts["validation"])[0] if start else None
     module = LanguageModule(model.train(), config.training)
     facts = {
@@ -160,18 +165,6 @@ def _language_run(config: Config, folder: Path, place: torch.device) -> Run:
     }
     data = TextModule(train, validation, config.training)
     return Run(module, data, tokenizers, lambda split: perplexity(scorer, texts[split]), -1, facts, before)
-
-
-def _sentences(config: Config, split: str, tokenizer: Tokenizer) -> list[str]:
-    """The sentences of a split, which can be scored."""
-    found: list[str] = []
-    for source in corpus.sources(getattr(config.data, split)):
-        report, numbers = Report(), []
-        for line in monolingual.read_sentences(source, config.data.languages, split, report):
-            found.append(line)
-            numbers.append(report.read)
-        _refuse_long(source, numbers, found[len(found) - len(numbers) :], tokenizer)
-    return found
 
 
 def _encode_text(split: str, config: Config, tokenizers: Tokenizers) -> EncodedText:
