@@ -39,6 +39,9 @@ log = logging.getLogger("nmt")
 OF_TRANSLATIONS = {"input", "reference", "lowercase", "tokenize", "jsonl", "quiet", "debug", "parser"}
 
 
+TRANSLATING = {"translate", "evaluate", "tune"}  # kernels of shapes that come once: torch and oneDNN keep 1,024 each
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -49,11 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = get_close_matches(rest[0].partition("=")[0], re.findall(r"--[\w-]+", options.parser.format_help()), n=1)
         guess = f"did you mean {near[0]}?" if near else f"see nmt {options.verb} --help"
         parser.error(f"unknown option {rest[0]}: {guess}")
-    if options.verb in (
-        "translate",
-        "evaluate",
-        "tune",
-    ):  # kernels of shapes that came once: torch and oneDNN would keep 1,024 each
+    if options.verb in TRANSLATING:
         for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
             os.environ.setdefault(cache, "128")
     _log_to_stderr(options.quiet)
