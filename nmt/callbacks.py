@@ -1,6 +1,7 @@
 """What watches a training run: progress for people, signals that stop it, and its checkpoints, each whole."""
 
 import logging
+import math
 import signal
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
@@ -65,6 +66,7 @@ class StopOnSignal(Callback):
             return
         self._agree(trainer, module)
         if self.agreed and not _validation_due(trainer, batch_index):
+            check_weights(trainer, module)
             trainer.save_checkpoint(self.folder / "training" / LAST)
             raise StoppedError(self.agreed, self.folder)
 
@@ -135,6 +137,8 @@ class Progress(Callback):
             (now - self.begun) / max(done, 1) * (self.total - trainer.global_step),
         )
         self.said = now
+        if not math.isfinite(loss):
+            check_weights(trainer, module)
         self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} words/s", refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
         if self.bar.disable:
@@ -143,6 +147,10 @@ class Progress(Callback):
                 *(trainer.global_step, self.total, trainer.current_epoch + 1, loss),
                 *(f"{speed:,.0f}", left // 60, left % 60),
             )
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """What has come to nothing is neither judged nor saved."""
+        check_weights(trainer, module)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Say how the model stands."""
@@ -155,10 +163,37 @@ class Progress(Callback):
             "epoch %d, %.1f min: validation perplexity %.2f%s", trainer.current_epoch + 1, minutes, perplexity, bleu
         )
 
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Say which limit ended the run; patience says so itself."""
+        assert isinstance(module, TrainingModule)
+        done, most = trainer.global_step, module.options.max_steps
+        over = {"max_steps": 0 < most <= done, "max_epochs": done >= self.total}
+        over |= {"max_minutes": any((timer.time_remaining() or 0) <= 0 for timer in _timers(trainer))}
+        for limit in [name for name, reached in over.items() if reached][: done > self.first]:
+            log.info("trained for %s updates, as long as training.%s allows", f"{done:,}", limit)
+
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """Close the bar."""
         if hasattr(self, "bar"):
             self.bar.close()
+
+
+def _timers(trainer: pl.Trainer) -> list[Timer]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+
+
+def check_weights(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """ValueError once a weight is NaN or infinite: nothing that follows can mend it."""
+    assert isinstance(module, TrainingModule)
+    if all(bool(weight.isfinite().all()) for weight in module.model.parameters()):
+        return
+    options = module.options
+    clipping = "" if options.clip_norm else ", or set training.clip_norm"
+    raise ValueError(
+        f"the weights are NaN or infinite after update {trainer.global_step:,}: run it again with "
+        f"training.learning_rate below {options.learning_rate:g}{clipping}; it goes on from the last validation, if "
+        "there was one"
+    )
 
 
 class BestCheckpoints(ModelCheckpoint):

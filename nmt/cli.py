@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and not options.takes_config:
+        if not rest[0].startswith("-"):
+            parser.error(f"{rest[0]} belongs to no option: files are named by theirs, see nmt {options.verb} --help")
         near = get_close_matches(rest[0].partition("=")[0], re.findall(r"--[\w-]+", options.parser.format_help()), n=1)
         guess = f"did you mean {near[0]}?" if near else f"see nmt {options.verb} --help"
         parser.error(f"unknown option {rest[0]}: {guess}")

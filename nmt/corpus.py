@@ -301,6 +301,8 @@ def load_hub(source: str, split: str) -> Any:
     name, _, chosen = source.removeprefix("hf:").partition("@")
     name, _, config = name.partition(":")
     split = chosen or split
+    if not name:
+        raise ValueError(f"{source} names no data set: it should read like hf:NAME, hf:NAME:CONFIG or hf:FOLDER")
     try:
         if any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json")):
             saved = datasets.load_from_disk(name)

@@ -98,7 +98,10 @@ def read_lines(path: str | Path) -> list[str]:
     except UnicodeDecodeError as error:
         line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
         name = "standard input" if piped else path
-        raise ValueError(f"{name}:{line}: byte 0x{byte:02x} is not UTF-8: convert the file, say with iconv") from None
+        coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
+        raise ValueError(
+            f"{name}:{line}: byte 0x{byte:02x} is not UTF-8: convert it, perhaps with `iconv -f {coding} -t utf-8`"
+        ) from None
     return lines[:-1] if lines[-1] == "" else lines
 
 

@@ -73,6 +73,7 @@ def _translation_run(config: Config, folder: Path, place: torch.device) -> Run:
     model = build_model(config.model, tokenizers.source.size, tokenizers.target.size)
     if start:
         _take_weights(model, start, config)
+        _compare_languages(start, config)
     held_out = partial(_held_out, corpus.read_pairs, lambda pair: pair.source, config, tokenizer=tokenizers.source)
     pairs = {split: held_out(split) for split in ("validation", "test")}
     model.to(place)
@@ -240,3 +241,11 @@ def _take_weights(model: AnyModel, start: SavedModel[AnyModel], config: Config) 
         listing = "".join(f"\n  {key}: was {old!r}, now {new!r}" for key, (old, new) in different.items())
         raise ConfigError(f"fine-tuning keeps the network of {config.init}; leave these as they were:{listing}")
     model.load_state_dict(start.model.state_dict())
+
+
+def _compare_languages(start: SavedModel[Seq2Seq], config: Config) -> None:
+    """Say so where the model is to learn other languages: a side may have been taken for the other."""
+    before = start.config["data"]["source_language"], start.config["data"]["target_language"]
+    if before != config.data.languages:
+        said = "%s translates %s to %s; from it, this one learns %s to %s"
+        log.warning(said, config.init, *before, *config.data.languages)

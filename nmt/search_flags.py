@@ -187,12 +187,16 @@ def search_options(options: argparse.Namespace) -> "SearchOptions":
         )
     if options.mbr and options.mbr_from == "n-best":
         search["n_best"] = options.mbr
-    if search.get("n_best", 1) > search.get("beam_size", 1) and options.mbr and options.beam_size is None:
-        search["beam_size"] = options.mbr
     try:
+        if options.mbr and options.beam_size is None and search.get("n_best", 1) > search.get("beam_size", 1):
+            search["beam_size"] = options.mbr
         return SearchOptions(**search)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    except TypeError as error:
+        raise ValueError(
+            f"{options.model[0]}/config.yaml holds a search option of another nmt, or is damaged: {error}"
+        ) from error
 
 
 def sampling_options(options: argparse.Namespace) -> "SamplingOptions | None":

@@ -42,9 +42,10 @@ def _decoded(stream: BinaryIO, name: str) -> Iterator[str]:
             line = raw.decode("utf8").removesuffix("\n").removesuffix("\r")
             yield line if number > 1 else line.removeprefix("\ufeff")
         except UnicodeDecodeError as error:
+            coding = "utf-16" if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
             raise ValueError(
                 f"{name}:{number} is not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}): "
-                "convert it, for example with iconv -f latin1 -t utf8"
+                f"convert it, perhaps with `iconv -f {coding} -t utf-8`"
             ) from error
 
 

@@ -11,6 +11,19 @@ class UsageError(ValueError):
     exit_code = 2
 
 
+class Once(argparse.Action):
+    """An option to be given once, where a second file or folder would make the program forget the first."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: str | None = None
+    ) -> None:
+        """Keep its value."""
+        before = getattr(namespace, self.dest, self.default)
+        if self.metavar in ("FILE", "FOLDER") and before != self.default:
+            raise argparse.ArgumentError(self, f"given twice, {before} and {values}: it takes one")
+        setattr(namespace, self.dest, values)
+
+
 def add_verb(
     verbs: Any, run: Callable[[argparse.Namespace], None], summary: str, **defaults: Any
 ) -> argparse.ArgumentParser:
@@ -18,6 +31,7 @@ def add_verb(
     verb: argparse.ArgumentParser = verbs.add_parser(
         run.__name__, help=summary, description=summary, allow_abbrev=False, add_help=not defaults.get("takes_config")
     )
+    verb.register("action", None, Once)
     verb.set_defaults(**{"run": run, "parser": verb, "takes_config": False, **defaults})
     verb.add_argument("-q", "--quiet", action="store_true", help="no progress, only errors")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -104,6 +104,9 @@ def test_torch_is_asked_for_huge_pages_unless_the_user_says_otherwise():
         (["translate", "-m", "x", "--bean-size=3"], "unknown option --bean-size=3: did you mean --beam-size?"),
         (["translate", "-m", "x", "--zzz", "3"], "unknown option --zzz: see nmt translate --help"),
         (["translate", "-m", "x", "-b", "wide"], "argument -b/--beam-size: invalid int value: 'wide'"),
+        (["translate", "-m", "x", "a.en"], "a.en belongs to no option: files are named by theirs, see nmt translate"),
+        (["translate", "-m", "x", "-i", "a", "-i", "b"], "argument -i/--input: given twice, a and b: it takes one"),
+        (["finetune", "-m", "x", "-m", "y"], "argument -m/--model: given twice, x and y: it takes one"),
     ],
 )
 def test_a_command_that_is_none_is_refused(capsys, arguments, complaint):
@@ -341,7 +344,12 @@ def test_a_file_appears_whole(trained, tmp_path, capsys, refused):
     (tmp_path / "in").write_bytes(b"two big red cats\ncaf\xe9\n")
     said = refused(1, "translate", "-m", trained, "-i", tmp_path / "in", "-o", out)
     assert said.endswith(
-        "in:2 is not UTF-8 (byte 0xe9 at column 4): convert it, for example with iconv -f latin1 -t utf8"
+        "in:2 is not UTF-8 (byte 0xe9 at column 4): convert it, perhaps with `iconv -f latin1 -t utf-8`"
+    )
+    (tmp_path / "in").write_text("two big red cats\n", encoding="utf-16")
+    said = refused(1, "translate", "-m", trained, "-i", tmp_path / "in", "-o", out)
+    assert said.endswith(
+        "in:1 is not UTF-8 (byte 0xff at column 1): convert it, perhaps with `iconv -f utf-16 -t utf-8`"
     )
     assert out.read_text() == ANSWERS
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
@@ -430,6 +438,17 @@ def test_a_model_folder_that_is_damaged_is_named(trained, tmp_path, stdin, refus
     assert name in refused(1, "translate", "-m", folder)
     shutil.rmtree(folder)
     assert f"no model folder at {folder}" in refused(1, "translate", "-m", folder)
+
+
+def test_an_option_of_a_folder_that_is_no_number_is_named(trained, tmp_path, stdin, refused):
+    folder = shutil.copytree(trained, tmp_path / "model")
+    model = yaml.safe_load((folder / "config.yaml").read_text())
+    model["search"]["beam_size"] = "wide"
+    (folder / "config.yaml").write_text(yaml.safe_dump(model))
+    stdin(LINES)
+    assert "model/config.yaml holds a search option of another nmt, or is damaged: " in refused(
+        1, "translate", "-m", folder
+    )
 
 
 def test_an_output_that_cannot_be_written_is_named(trained, tmp_path, stdin, refused):

@@ -241,6 +241,11 @@ def test_a_data_set_of_other_columns_lists_them(tmp_path, hub):
         read(f"hf:{tmp_path}/saved")
 
 
+def test_a_data_set_without_a_name_is_refused():
+    with pytest.raises(ValueError, match=r"^hf:@train names no data set: it should read like hf:NAME"):
+        read("hf:@train")
+
+
 def test_a_hub_out_of_reach_is_said_in_one_line(hub):
     with pytest.raises(
         ConnectionError, match=r"cannot reach the hub for hf:nobody/nothing; check the name or the network"

@@ -292,6 +292,40 @@ def test_patience_stops_early_and_may_be_lengthened(tmp_path, toy, caplog):
     assert last(folder)["global_step"] == 5 * 13
 
 
+def test_the_limit_that_ended_a_run_is_said(tmp_path, toy, caplog, monkeypatch):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=15")
+    assert "trained for 15 updates, as long as training.max_steps allows" in caplog.messages
+    caplog.clear()
+    run(toy, folder, "--training.max_steps=0")
+    assert "trained for 26 updates, as long as training.max_epochs allows" in caplog.messages
+    caplog.clear()
+    run(toy, folder, "--training.max_steps=0", "--search.beam_size=2")  # it is scored again, and no more
+    assert not any(said.startswith("trained for") for said in caplog.messages)
+    run(toy, folder, "--training.max_epochs=5000", "--training.max_minutes=0.02")
+    assert any(said.endswith("as long as training.max_minutes allows") for said in caplog.messages)
+
+
+def test_weights_that_have_come_to_nothing_end_the_run_and_are_not_saved(tmp_path, toy, monkeypatch):
+    """The gradient of the 15th update, of the second epoch, is NaN."""
+    clip = TranslationModule.configure_gradient_clipping
+
+    def spoilt(self, *arguments, **options):
+        clip(self, *arguments, **options)
+        if self.global_step == 14:
+            self.model.output.bias.grad[0] = math.nan
+
+    monkeypatch.setattr(TranslationModule, "configure_gradient_clipping", spoilt)
+    flags = ["--training.max_epochs=3", "--training.clip_norm=0"]
+    with pytest.raises(
+        ValueError, match=r"NaN or infinite after update 26: .* below 0\.01, or set training\.clip_norm"
+    ):
+        run(toy, tmp_path / "model", *flags)
+    assert last(tmp_path / "model")["global_step"] == 13
+    monkeypatch.undo()
+    folder = run(toy, tmp_path / "model", *flags, "--training.learning_rate=0.005")
+    assert outcome(folder)[1]["steps"] == 39
+
+
 def test_among_equal_bleu_the_lower_loss_is_better(tmp_path, toy, monkeypatch, caplog):
     monkeypatch.setattr(training, "evaluate", lambda *_, **__: [Score("BLEU", 0.0, "")])
     flags = ["--training.validation_metric=bleu", "--training.average=1", "--training.patience=1"]
@@ -452,6 +486,16 @@ def test_a_fine_tuned_model_may_say_what_its_base_may_and_more(tmp_path, toy, tr
     fit.fit(config.read([], flags), overwrite=True, device="cpu")
     assert f"no shortlist, for {base} has none to add to" in caplog.text
     assert not (tuned / "shortlist.safetensors").exists()
+
+
+def test_other_languages_than_those_of_the_base_are_mentioned(tmp_path, toy, trained, caplog):
+    flags = [f"--init={trained}", "--training.max_steps=1", "--output", str(tmp_path / "tuned")]
+    turned = ["--data.source_language=de", "--data.target_language=en"]
+    fit.fit(config.read([], [*toy.flags, *turned, *flags]), device="cpu")
+    assert f"{trained} translates en to de; from it, this one learns de to en" in caplog.messages
+    caplog.clear()
+    fit.fit(config.read([], [*toy.flags, *flags]), overwrite=True, device="cpu")
+    assert "from it, this one learns" not in caplog.text
 
 
 # ---- other ways to train ----
