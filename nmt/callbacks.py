@@ -22,6 +22,7 @@ from nmt.training import TrainingModule, planned_updates
 log = logging.getLogger("nmt")
 
 LAST = "last.ckpt"
+TOGETHER = 10  # updates after which several processes ask each other for signals: the host waits for GPUs meanwhile
 
 
 class StoppedError(Exception):
@@ -38,13 +39,13 @@ class StoppedError(Exception):
 class StopOnSignal(Callback):
     """On Ctrl-C or SIGTERM finish the update, save, and raise StoppedError; a second Ctrl-C stops at once.
 
-    Of several processes it is enough that one is told.
+    Of several processes it is enough that one is told; all stop within `TOGETHER` updates.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.received = 0
-        self.agreed = 0  # what any process has received, as of the end of the last update
+        self.agreed = 0  # what any process has received, as far as all have been told
         self.validated = -1  # the update after which the last validation was
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -64,7 +65,8 @@ class StopOnSignal(Callback):
         """Between two updates, every state is whole; but a validation that is due comes first, which saves as well."""
         if module.units:
             return
-        self._agree(trainer, module)
+        if trainer.world_size == 1 or trainer.global_step % TOGETHER == 0:
+            self._agree(trainer, module)
         if self.agreed and not _validation_due(trainer, batch_index):
             check_weights(trainer, module)
             trainer.save_checkpoint(self.folder / "training" / LAST)
