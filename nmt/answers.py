@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from nmt.alignment import Links, align, copy_unknown
-from nmt.risk import UTILITIES, expected_utilities, sentence_utility
+from nmt.risk import Utility, expected_utilities, sentence_utility
 from nmt.search import Hypothesis
 from nmt.tokenizer import UNK, Tokenizer
 
@@ -46,10 +46,12 @@ class AnswerOptions:
     copy_unknown: bool = False  # UNK may be said, and reads as the source word that it looked at (Luong et al. 2015b)
     distinct: bool = False  # no text twice in an n-best list, which may be shorter then
     utility: str = ""  # chrf or bleu: of all that was found, only the one closest to the others (minimum Bayes risk)
+    language: str = ""  # of the translations, by which bleu splits words
+    priced: bool = True  # log_prob is the whole model's; without, of a shortlist it may be among its words, for less
 
     def __post_init__(self) -> None:
-        if self.utility and self.utility not in UTILITIES:
-            raise ValueError(f"utility is one of {', '.join(UTILITIES)}, not {self.utility!r}")
+        if self.utility:
+            sentence_utility(self.utility, self.language)
 
 
 def answer(
@@ -73,7 +75,7 @@ def answer(
         if options.distinct and not drawn:
             made = _first_of_each_text(made)
         if made and options.utility:
-            made = [least_risky(made, options.utility, drawn=drawn)]
+            made = [least_risky(made, sentence_utility(options.utility, options.language), drawn=drawn)]
         answered.append(line._replace(candidates=tuple(made)) if made else line)
     return answered
 
@@ -85,14 +87,14 @@ def _first_of_each_text(candidates: Sequence[Candidate]) -> list[Candidate]:
     return list(firsts.values())
 
 
-def least_risky(candidates: Sequence[Candidate], utility: str, *, drawn: bool) -> Candidate:
+def least_risky(candidates: Sequence[Candidate], utility: Utility, *, drawn: bool) -> Candidate:
     """The candidate of the highest expected utility, which becomes its score; the first of equals.
 
     Samples that were `drawn` count alike, translations that were searched for as they are probable.
     """
     log_probs = None if drawn else [candidate.log_prob for candidate in candidates]
     texts = [candidate.text for candidate in candidates]
-    expected = expected_utilities(texts, sentence_utility(utility), log_probs)
+    expected = expected_utilities(texts, utility, log_probs)
     best = max(range(len(expected)), key=expected.__getitem__)
     return candidates[best]._replace(score=expected[best])
 

@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -232,7 +232,7 @@ def add_evaluate(verbs: Any) -> None:
     verb.add_argument("-i", "--input", metavar="FILE", help="translations, instead of -m and -s")
     verb.add_argument("-r", "--reference", action="append", required=True, metavar="FILE", help="repeatable")
     verb.add_argument("-o", "--output", metavar="FILE", help="where to keep the model's translations")
-    verb.add_argument("-lc", "--lowercase", action="store_true", help="ignore case in BLEU")
+    verb.add_argument("-lc", "--lowercase", action="store_true", help="ignore case")
     verb.add_argument("--tokenize", metavar="NAME", help="sacrebleu tokenizer for BLEU: 13a, intl, char, zh, none ...")
     verb.add_argument("--jsonl", action="store_true", help="print one object per metric")
     add_search_options(verb)
@@ -246,14 +246,19 @@ def evaluate(options: argparse.Namespace) -> None:
 
     if bool(options.input) == bool(options.model and options.source):
         raise UsageError("evaluate needs either translations (-i FILE) or a model and its source (-m FOLDER -s FILE)")
-    references = [evaluation.read_lines(name) for name in options.reference]
     if options.input:
         _refuse_translating(options)
+    if [options.input or options.source, *options.reference].count("-") > 1:
+        raise UsageError("only one file can be standard input (-)")
+    language = "" if options.input else _target_language(options.model[0])
+    evaluation.build_metrics(evaluation.METRICS, options.lowercase, language, options.tokenize)  # for their errors
+    references = [evaluation.read_lines(name) for name in options.reference]
     hypotheses = evaluation.read_lines(options.input or options.source)
-    evaluation.check_counts(hypotheses, references)
-    language = ""
-    if not options.input:
-        hypotheses, language = _translate_all(options, hypotheses), _target_language(options.model[0])
+    if options.input:
+        evaluation.check_counts(hypotheses, references)
+    else:
+        evaluation.check_counts(hypotheses, references, ("source sentences", "the source"))
+        hypotheses = _translate_all(options, hypotheses)
     scores = evaluation.evaluate(
         hypotheses, references, lowercase=options.lowercase, language=language, tokenize=options.tokenize
     )
@@ -269,9 +274,10 @@ def _refuse_translating(options: argparse.Namespace) -> None:
 
 
 def _translate_all(options: argparse.Namespace, lines: list[str]) -> list[str]:
-    hypotheses = [answer.text for answer in loader(options)().translate(lines)]
-    if options.output:
-        with writing(options.output) as output:
+    translator = loader(options)()
+    with writing(options.output) if options.output else nullcontext() as output:
+        hypotheses = [answer.text for answer in translator.translate(lines)]
+        if output:
             output.writelines(line + "\n" for line in hypotheses)
     return hypotheses
 

@@ -47,17 +47,21 @@ def evaluate(
     return scores
 
 
-def check_counts(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    """Refuse what sacrebleu would cut to the shorter side without a word."""
+def check_counts(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    called: tuple[str, str] = ("hypotheses", "the file of translations"),
+) -> None:
+    """Refuse what sacrebleu would cut to the shorter side without a word; `called` are the lines, and their file."""
     if not hypotheses:
-        raise ValueError("no hypotheses to score: the file of translations is empty")
+        raise ValueError(f"no {called[0]} to score: {called[1]} is empty")
     if not references:
         raise ValueError("no references to score against: give at least one set")
     for number, lines in enumerate(references, start=1):
         if len(lines) != len(hypotheses):
             where = f" in set {number}" if len(references) > 1 else ""
             raise ValueError(
-                f"{len(hypotheses)} hypotheses but {len(lines)} references{where}: line i of one must translate the "
+                f"{len(hypotheses)} {called[0]} but {len(lines)} references{where}: line i of one must translate the "
                 "same sentence as line i of the other, and a blank translation still needs its line"
             )
 
@@ -87,6 +91,8 @@ def read_lines(path: str | Path) -> list[str]:
     A BOM, and CR before LF, go. ValueError for a line that is not UTF-8, and for a .gz that is none.
     """
     piped = str(path) == "-"
+    if piped and sys.stdin is None:
+        raise ValueError("standard input is closed: give a file, or a pipe")
     data = sys.stdin.buffer.read() if piped else Path(path).read_bytes()
     if str(path).endswith(".gz"):
         try:

@@ -32,8 +32,8 @@ class Entry(NamedTuple):
 
     @property
     def hypothesis(self) -> str:
-        """The translation."""
-        return self.fields[1].strip()
+        """The translation; three bars in a row are spelt as in `streams.py`."""
+        return self.fields[1].strip().replace("&#124;" * 3, SEPARATOR)
 
 
 def feature_names(scorers: Sequence[Scorer]) -> list[str]:
@@ -100,7 +100,7 @@ def rescore(
         for entry in scored if weights is None else rank(scored, weights, names[0]):
             yield SEPARATOR.join(entry.fields)
     for number, sentence in sentences:
-        if sentence.strip(" "):
+        if sentence.strip():
             raise ValueError(
                 f"{names[1]}:{number + 1} reads {sentence[:80]!r}, but {names[0]} ends before it: give the whole list, "
                 "and the text that was translated"

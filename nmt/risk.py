@@ -11,14 +11,17 @@ Utility = Callable[[str, str], float]  # of a translation and what it is compare
 UTILITIES = ("chrf", "bleu")
 
 
-def sentence_utility(name: str) -> Utility:
-    """chrF (Popovic 2015) or BLEU of two sentences, of the n-grams that they are long enough for, as in sacrebleu."""
+def sentence_utility(name: str, language: str = "") -> Utility:
+    """chrF (Popovic 2015) or BLEU of two sentences, of the n-grams that they are long enough for, as in sacrebleu.
+
+    BLEU splits words as the `language` needs it: zh, ja and ko have their own ways.
+    """
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
     if name not in UTILITIES:
         raise ValueError(f"utility is one of {', '.join(UTILITIES)}, not {name!r}")
-    metric = CHRF() if name == "chrf" else BLEU(effective_order=True)
+    metric = CHRF() if name == "chrf" else BLEU(effective_order=True, trg_lang=language)
     return lambda translation, other: float(metric.sentence_score(translation, [other]).score)
 
 

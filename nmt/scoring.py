@@ -157,6 +157,7 @@ class Scorer:
             first += len(held)
 
     def _window(self, pairs: list[Pair], place: Place, first: int) -> list[Scored]:
+        pairs = [Pair(*(side.strip() and side for side in pair)) for pair in pairs]
         if self.reverse:
             pairs = [Pair(target, source) for source, target in pairs]
         given = [""] * len(pairs) if self.kind == "lm" else [pair.source for pair in pairs]
@@ -201,6 +202,8 @@ class Scorer:
             words = batch.target_out[real]  # (W,)
             parts = zip(readout.split(OUTPUT_ROWS), words.split(OUTPUT_ROWS), strict=True)
             found = torch.cat([_log_probs(self.model.output(part), said) for part, said in parts])  # (W,)
+        if found.isnan().any():
+            raise ValueError("the model gave NaN log-probabilities: look at its loss, or try another precision")
         rows: tuple[Tensor, ...] = found.cpu().split(real.sum(1).tolist())
         return rows
 

@@ -68,7 +68,7 @@ class SearchOptions:
     max_length: int | None = None  # pieces before EOS, whatever the source
     max_length_ratio: float = 2.0  # pieces before EOS, per piece of the source (its EOS counted) ...
     max_length_offset: int = 10  # ... and on top of these
-    min_length: int = 0  # pieces before EOS, but never above the maximum
+    min_length: int = 0  # pieces before EOS, but never more than max_length
     min_length_ratio: float = 0.0  # pieces before EOS, per piece of the source (its EOS counted)
     no_repeat_ngram: int = 0  # no n pieces in a row twice in a translation; 0 allows it
     allow_unknown: bool = False  # whether UNK may be said
@@ -84,6 +84,8 @@ class SearchOptions:
             if value is not None and not (floor <= value < math.inf and value > -math.inf):
                 least = f"at least {floor} and " if floor > -math.inf else ""
                 raise ValueError(f"{name} must be {least}finite, got {value}")
+        if self.length_penalty > 50:  # divisors of long translations would be no numbers any more
+            raise ValueError(f"length_penalty must be at most 50, got {self.length_penalty}")
         if self.n_best > self.beam_size:
             raise ValueError(f"n_best is {self.n_best}, more than the {self.beam_size} of beam_size: widen the beam")
         if self.beam_size % self.diverse_groups:
@@ -96,11 +98,11 @@ class SearchOptions:
 
     def limit(self, source_length: int) -> int:
         """The most pieces a translation may have before its EOS, which is then forced at the price the model asks."""
-        relative = int(self.max_length_ratio * source_length + self.max_length_offset)
+        relative = max(int(self.max_length_ratio * source_length + self.max_length_offset), self.minimum(source_length))
         return relative if self.max_length is None else min(relative, self.max_length)
 
     def minimum(self, source_length: int) -> int:
-        """The fewest pieces a translation must have before its EOS; a limit below it goes before."""
+        """The fewest pieces a translation must have before its EOS; a `max_length` below it goes before."""
         return max(self.min_length, int(self.min_length_ratio * source_length))
 
     def divisor(self, length: int) -> float:

@@ -19,6 +19,7 @@ SEARCH = (
 )
 BEAM = ("beam_size", "early_stopping", "diverse_groups", "diversity", "n_best", "constraints")  # none when sampling
 DRAW = ("temperature", "top_k", "top_p", "seed")
+RANK = ("length_penalty", "normalization", "length_reward", "coverage_penalty")  # none among samples that vote
 
 
 def add_model_options(verb: argparse.ArgumentParser, *, required: bool) -> None:
@@ -51,7 +52,7 @@ def add_search_options(verb: argparse.ArgumentParser) -> None:
     add("--coverage-penalty", type=float, metavar="B", help="weight of source pieces that were not looked at")
     add("--no-early-stopping", dest="early_stopping", action="store_false", default=None, help="search to the proof")
     add("--max-length", type=int, metavar="N", help="most pieces of a translation")
-    add("--min-length", type=int, metavar="N", help="fewest pieces of a translation")
+    add("--min-length", type=int, metavar="N", help="fewest pieces of a translation, but no more than --max-length")
     add("--no-repeat-ngram", type=int, metavar="N", help="no N pieces in a row twice")
     add("--allow-unknown", action="store_true", default=None, help="let the unknown word be said; it reads U+2047")
     add("--copy-unknown", action="store_true", help="and put the source word that it looked at in its place")
@@ -84,7 +85,8 @@ def add_machine_options(verb: argparse.ArgumentParser) -> Any:
     group.add_argument(
         "--shortlist",
         action="store_true",
-        help="choose among likely words only, as learnt in training: a smaller output layer, on a CPU",
+        help="choose among likely words only, as learnt in training: a smaller output layer, on a CPU "
+        "(log-probabilities that are shown are still those of all words)",
     )
     return group
 
@@ -104,6 +106,7 @@ def check_usage(options: argparse.Namespace) -> None:
     _excludes(given, "mbr", ("n_best",))
     if drawn:
         _excludes(given, "sample" if "sample" in given else "mbr", BEAM)
+        _excludes(given, "mbr", RANK)
     _excludes(given, "constraints", ("diverse_groups",))
     _excludes(given, "shortlist", ("constraints", "prefix", "lm", "ensemble"))
     if options.normalization == "none" and options.length_penalty:
@@ -179,7 +182,10 @@ def search_options(options: argparse.Namespace) -> "SearchOptions":
 
     given = {name: value for name in SEARCH if (value := getattr(options, name, None)) is not None}
     config, _ = checkpoint.read_folder(options.model[0])
-    search = {**config.get("search", {}), **given}
+    kept = config.get("search", {})
+    if kept.get("normalization") == "none" and options.normalization not in (None, "none"):
+        kept = {name: value for name, value in kept.items() if name not in ("length_penalty", "length_reward")}
+    search = {**kept, **given}
     if options.length_penalty and search.get("normalization") == "none":
         raise UsageError(
             f"--length-penalty is an exponent, and {options.model[0]} divides by nothing (normalization none): add "
@@ -220,4 +226,6 @@ def answer_options(options: argparse.Namespace) -> "AnswerOptions":
     from nmt.answers import AnswerOptions
 
     utility = (options.mbr_utility or "chrf") if options.mbr else ""
-    return AnswerOptions(options.copy_unknown, getattr(options, "distinct", False), utility)
+    told = options.verb == "translate" and (options.jsonl or options.n_best)  # log-probabilities, that is
+    priced = bool(told or options.mbr_from == "n-best")
+    return AnswerOptions(options.copy_unknown, getattr(options, "distinct", False), utility, priced=priced)

@@ -30,6 +30,8 @@ def reading(name: str) -> Iterator[Iterable[str]]:
     ValueError names a line that is not UTF-8, and a file that is cut short.
     """
     if name == "-":
+        if sys.stdin is None:
+            raise ValueError("standard input is closed: give a file, or a pipe")
         yield _decoded(sys.stdin.buffer, "standard input")
         return
     with gzip.open(name) if name.endswith(".gz") else Path(name).open("rb") as stream:
@@ -108,7 +110,7 @@ def in_step(*named: tuple[str, Iterable[str]]) -> Iterator[tuple[str, ...]]:
 
 def write_text(number: int, answer: "Translation", output: TextIO, *, with_links: bool = False) -> None:
     """The best translation, and behind it, if asked for, which words belong together: `text ||| 0-0 1-2`."""
-    output.write(answer.text + (f" ||| {_links(answer.candidates[0])}" if with_links else "") + "\n")
+    output.write((f"{_field(answer.text)} ||| {_links(answer.candidates[0])}" if with_links else answer.text) + "\n")
 
 
 def write_n_best(number: int, answer: "Translation", output: TextIO, *, with_links: bool = False) -> None:
@@ -119,10 +121,15 @@ def write_n_best(number: int, answer: "Translation", output: TextIO, *, with_lin
     for candidate in answer.candidates:
         features = f"log_prob= {candidate.log_prob:.4f} length= {len(candidate.pieces) + 1}"
         links = f" ||| {_links(candidate)}" if with_links else ""
-        output.write(f"{number} ||| {candidate.text} ||| {features} ||| {candidate.score:.4f}{links}\n")
+        output.write(f"{number} ||| {_field(candidate.text)} ||| {features} ||| {candidate.score:.4f}{links}\n")
 
 
-def write_json(number: int, answer: "Translation", output: TextIO) -> None:
+def _field(text: str) -> str:
+    """A text as a field between bars: its own bars, three in a row, are spelt as Moses spells them."""
+    return text.replace("|||", "&#124;" * 3)
+
+
+def write_json(number: int, answer: "Translation", output: TextIO, *, with_n_best: bool = False) -> None:
     """All there is to know of a line; `alignment[t]` is the source piece that target piece t looked at most.
 
     A number one past the last piece is the end of the sentence. `word_alignment` is of the words of source and text,
@@ -143,7 +150,7 @@ def write_json(number: int, answer: "Translation", output: TextIO) -> None:
         for candidate in answer.candidates
     ]
     line = {"line": number, "source": answer.source, "source_tokens": answer.source_pieces, **candidates[0]}
-    if len(candidates) > 1:
+    if with_n_best:
         line["n_best"] = candidates
     output.write(json.dumps(line, ensure_ascii=False) + "\n")
 

@@ -93,7 +93,7 @@ def _check_usage(options: argparse.Namespace) -> None:
 
 def _by_hand(options: argparse.Namespace) -> bool:
     """Whether someone types the lines and waits for each answer."""
-    return bool(options.input == "-" and sys.stdin.isatty())
+    return bool(options.input == "-" and sys.stdin and sys.stdin.isatty())
 
 
 def _answering(options: argparse.Namespace) -> "Callable[[Iterable[str | Request]], Iterable[Translation]]":
@@ -109,9 +109,9 @@ def _answering(options: argparse.Namespace) -> "Callable[[Iterable[str | Request
 
 def _writer(options: argparse.Namespace) -> Callable[..., None]:
     """How a translation is printed: an object, a list, or the best as text."""
+    several = bool(options.n_best or (options.sample or 1) > 1)
     if options.jsonl:
-        return write_json
-    several = options.n_best or (options.sample or 1) > 1
+        return partial(write_json, with_n_best=several)
     return partial(write_n_best if several else write_text, with_links=options.alignment)
 
 
@@ -146,6 +146,7 @@ def _plot(translation: "Translation", name: str) -> None:
     from nmt.plots import heat_map
 
     best = translation.candidates[0]
-    assert best.alignment is not None
+    if best.alignment is None:
+        raise ValueError(f"nothing to draw: the model reads nothing in {translation.source!r}")
     with whole(Path(name)) as beside:
         heat_map(best.alignment, translation.source_pieces, best.pieces, beside, Path(name).suffix[1:])

@@ -139,9 +139,11 @@ class Translator:
         has none.
         """
         members = load_members(folders, language_model, choose_device(device))
+        language = str(members.config["data"]["target_language"])
         search = search or SearchOptions(**members.config.get("search", {}))
         model, *others = members.models
         options |= {"others": others, "language_model": members.language_model}
+        options["answers"] = replace(options.get("answers") or AnswerOptions(), language=language)
         if shortlist:
             options["shortlist"] = load_shortlist(listed(folders)[0], members.tokenizers)
         return cls(model, members.tokenizers, search, **options)
@@ -165,7 +167,7 @@ class Translator:
         `start` is the number of the first, for errors, and for sampling, which draws by number.
         """
         requests = [Request(line) if isinstance(line, str) else line for line in lines]
-        ids = self.tokenizers.source.encode([request.source for request in requests])
+        ids = self.tokenizers.source.encode([request.source.strip() and request.source for request in requests])
         jobs = [self._job(*one) for one in zip(range(start, start + len(ids)), ids, requests, strict=True)]
         batches = list(self._batches([len(row) for row in ids]))
         search = partial(self._search, with_alignment=with_alignment or self.answers.copy_unknown)
@@ -174,6 +176,9 @@ class Translator:
         for chosen, batch in zip(batches, answers, strict=True):
             for index, hypotheses in zip(chosen, batch, strict=True):
                 found[index] = hypotheses
+        for job, hypotheses in zip(jobs, found, strict=True):
+            if job.source and not hypotheses:
+                raise ValueError(f"line {job.number}: no translation has any probability under these options")
         pieces = self.tokenizers.source.pieces
         blank = [
             Translation(request.source, tuple(pieces(row)), BLANK) for request, row in zip(requests, ids, strict=True)
@@ -188,11 +193,11 @@ class Translator:
                 f"line {number} has {len(source):,} pieces ({len(request.source.split()):,} words), more than "
                 f"{self.longest:,}: split it into sentences, one a line"
             )
-        if not request.prefix and not request.phrases:
+        if not request.prefix.strip() and not request.phrases:
             return Job(number, source, [], [])
         if self.shortlist is not None:
             raise ValueError(f"line {number}: nothing can be asked for among the words of a shortlist: leave it out")
-        asked = request.prefix, *request.phrases
+        asked = request.prefix.strip() and request.prefix, *request.phrases
         prefix, *phrases = rows = self.tokenizers.target.encode(asked)
         if not source and any(rows):
             raise ValueError(f"line {number} is blank, and so is its translation: ask for nothing in it")
@@ -232,7 +237,8 @@ class Translator:
 
         narrowed = NarrowedModel(self.stepper, ids, allowed)
         found = self._decode(narrowed, source, lengths, jobs, lambda tokens: self._text(full(tokens)), with_alignment)
-        return [[hypothesis._replace(tokens=full(hypothesis.tokens)) for hypothesis in one] for one in found]
+        found = [[hypothesis._replace(tokens=full(hypothesis.tokens)) for hypothesis in one] for one in found]
+        return self._own(found, source, lengths) if self.answers.priced else found
 
     def _decode(
         self,

@@ -53,6 +53,8 @@ def tune(options: argparse.Namespace) -> None:
         raise UsageError("tune needs development text: --data SOURCE, or -s FILE -r FILE")
     what = _sweep(options)
     tuning = Tuning.load(options.model, choose_device(options.device))
+    if any(options.coverage_penalties or ()) and tuning.saved.config["model"]["attention"] == "none":
+        raise UsageError(f"--coverage-penalties needs a model with attention, and {options.model} has none")
     sources, references = _text(options, tuning)
     settings: dict[str, Any] = {"precision": options.precision, "batch_tokens": options.batch_tokens}
     if options.shortlist:
@@ -86,10 +88,13 @@ def _text(options: argparse.Namespace, tuning: "Tuning") -> tuple[list[str], lis
     from nmt.tuning import refuse_test
 
     if options.source:
-        refuse_test(tuning, [options.source, *options.reference])
+        files = [options.source, *options.reference]
+        if files.count("-") > 1:
+            raise UsageError("only one file can be standard input (-)")
+        refuse_test(tuning, [file for file in files if file != "-"])
         sources = evaluation.read_lines(options.source)
         references = [evaluation.read_lines(name) for name in options.reference]
-        evaluation.check_counts(sources, references)
+        evaluation.check_counts(sources, references, ("source sentences", "the source"))
         return sources, references
     data = tuning.saved.config["data"]
     languages = data["source_language"], data["target_language"]

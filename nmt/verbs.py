@@ -31,7 +31,8 @@ def add_verb(
     verb: argparse.ArgumentParser = verbs.add_parser(
         run.__name__, help=summary, description=summary, allow_abbrev=False, add_help=not defaults.get("takes_config")
     )
-    verb.register("action", None, Once)
+    if not defaults.get("takes_config"):  # of those, later wins
+        verb.register("action", None, Once)
     verb.set_defaults(**{"run": run, "parser": verb, "takes_config": False, **defaults})
     verb.add_argument("-q", "--quiet", action="store_true", help="no progress, only errors")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")

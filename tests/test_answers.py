@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nmt.answers import BLANK, AnswerOptions, Candidate, Translation, answer, least_risky
+from nmt.risk import sentence_utility
 from nmt.search import Hypothesis
 from nmt.tokenizer import UNK
 
@@ -55,8 +56,8 @@ def test_a_line_for_which_nothing_was_found_stays_blank():
 def test_samples_count_alike_and_what_was_searched_for_as_it_is_probable():
     """Two drawn alike outvote one; searched for, the one that is surer by far wins."""
     a, b = (Candidate(text, (), 0.0, log_prob, None) for text, log_prob in (("x y z", -9.0), ("p q r", -1.0)))
-    assert least_risky([b, a, a], "bleu", drawn=True).text == "x y z"
-    assert least_risky([a, b], "bleu", drawn=False).text == "p q r"
+    assert least_risky([b, a, a], sentence_utility("bleu"), drawn=True).text == "x y z"
+    assert least_risky([a, b], sentence_utility("bleu"), drawn=False).text == "p q r"
 
 
 def test_a_utility_that_is_none():

@@ -106,7 +106,7 @@ def test_torch_is_asked_for_huge_pages_unless_the_user_says_otherwise():
         (["translate", "-m", "x", "-b", "wide"], "argument -b/--beam-size: invalid int value: 'wide'"),
         (["translate", "-m", "x", "a.en"], "a.en belongs to no option: files are named by theirs, see nmt translate"),
         (["translate", "-m", "x", "-i", "a", "-i", "b"], "argument -i/--input: given twice, a and b: it takes one"),
-        (["finetune", "-m", "x", "-m", "y"], "argument -m/--model: given twice, x and y: it takes one"),
+        (["tune", "-m", "x", "-m", "y"], "argument -m/--model: given twice, x and y: it takes one"),
     ],
 )
 def test_a_command_that_is_none_is_refused(capsys, arguments, complaint):
@@ -573,6 +573,35 @@ def test_evaluate_reads_text_as_translate_does(trained, toy, tmp_path, capsys):
         assert capsys.readouterr().out.startswith("BLEU   100.00 ")
     assert main(["translate", "-m", str(trained), "-i", str(windows[0])]) == 0
     assert capsys.readouterr().out == plain[1].read_text(encoding="utf8")
+
+
+def test_evaluate_refuses_before_it_translates(trained, toy, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("nmt.cli.loader", lambda options: lambda: pytest.fail("it translates"))
+    text = ["-s", toy.folder / "val.en", "-r", toy.folder / "val.de"]
+    assert "tokenizer '13A' is unknown" in refused(1, "evaluate", "-m", trained, *text, "--tokenize", "13A")
+    text = ["-s", "-", "-r", "-"]
+    assert "only one file can be standard input (-)" in refused(2, "evaluate", "-m", trained, *text)
+    (tmp_path / "none").write_text("")
+    text = ["-s", tmp_path / "none", "-r", toy.folder / "val.de"]
+    assert "no source sentences to score: the source is empty" in refused(1, "evaluate", "-m", trained, *text)
+
+
+def test_evaluate_opens_its_output_before_it_translates(trained, toy, refused, monkeypatch):
+    monkeypatch.setattr("nmt.translator.Translator.translate", lambda *_: pytest.fail("it translates"))
+    text = ["-s", toy.folder / "val.en", "-r", toy.folder / "val.de"]
+    assert "/nowhere/out: " in refused(1, "evaluate", "-m", trained, *text, "-o", "/nowhere/out")
+
+
+def test_a_standard_input_that_is_closed_is_said(trained):
+    for verb in (["translate", "-m", trained], ["evaluate", "-i", "-", "-r", __file__]):
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-m", "nmt", *map(str, verb)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "nmt: standard input is closed: give a file, or a pipe\n"
 
 
 def test_evaluate_for_programs(toy, capsys):

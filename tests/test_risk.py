@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from sacrebleu import sentence_chrf
+from sacrebleu import sentence_bleu, sentence_chrf
 
 from nmt.risk import (
     RiskOptions,
@@ -56,6 +56,14 @@ def test_utilities_are_those_of_sacrebleu():
     assert sentence_utility("bleu")(one, one) == pytest.approx(100)
     assert sentence_utility("bleu")("cat", "cat") == pytest.approx(100)  # one word has no bigrams to miss
     assert 0 < sentence_utility("bleu")(one, other) < 100
+    chinese = (
+        "\u4e00\u53ea\u72d7\u5728\u8dd1",
+        "\u4e00\u53ea\u72d7\u5728\u8df3",
+    )  # one of five words differs, and none is set off by spaces
+    assert sentence_utility("bleu")(*chinese) == 0
+    assert sentence_utility("bleu", "zh")(*chinese) == pytest.approx(
+        sentence_bleu(chinese[0], [chinese[1]], tokenize="zh", use_effective_order=True).score
+    )
 
 
 def test_what_cannot_be():

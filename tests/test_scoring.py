@@ -124,12 +124,13 @@ def test_blank_lines(tokenizers):
 
 
 def test_words_are_what_stands_between_spaces_and_a_line_with_pieces_is_not_blank(tokenizers):
-    """Other white space is text like any other; a U+2581 is a space."""
+    """Among words other white space is text like any other, alone it is blank; a U+2581 is a space."""
     scorer = Scorer(tiny(), tokenizers)
-    texts = {"a b": 2, "a\u00a0b": 1, "a\u3000b a": 2, "a\tb": 2, "a\u2581b": 2, "\u00a0": 1}
-    found = scorer.score([Pair("\u00a0", text) for text in texts])
+    texts = {"a b": 2, "a\u00a0b": 1, "a\u3000b a": 2, "a\tb": 2, "a\u2581b": 2, "\u00a0": 0}
+    found = scorer.score([Pair("a", text) for text in texts])
     assert [scored.words for scored in found] == [count + 1 for count in texts.values()]
-    assert [scored == BLANK for scored in scorer.score([Pair("\u00a0", ""), Pair("\u2581", " ")])] == [False, True]
+    blank = [Pair("\u00a0", ""), Pair("\u2581", " "), Pair("\f", "\u3000")]
+    assert list(scorer.score(blank)) == [BLANK] * 3
 
 
 # ---- properties ----
@@ -206,6 +207,13 @@ def test_only_a_window_is_held(tokenizers):
     for _ in range(6):
         next(scores)
     assert len(read) == 10
+
+
+def test_nan_is_not_hidden(tokenizers):
+    model = tiny()
+    torch.nn.init.constant_(model.output.bias, float("nan"))
+    with pytest.raises(ValueError, match="the model gave NaN log-probabilities: look at its loss"):
+        list(Scorer(model, tokenizers).score([Pair("a", "a")]))
 
 
 def test_what_cannot_be_scored_is_refused(tokenizers):

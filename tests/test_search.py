@@ -92,6 +92,10 @@ def test_each_sentence_has_its_own_limit():
 def test_limits_by_hand():
     options = SearchOptions(max_length_ratio=1.5, max_length_offset=2, max_length=9)
     assert [options.limit(length) for length in (0, 1, 2, 4, 5, 100)] == [2, 3, 5, 8, 9, 9]
+    # what must be said may be said, unless max_length forbids it
+    assert [SearchOptions(min_length=60).limit(length) for length in (1, 25, 26)] == [60, 60, 62]
+    assert SearchOptions(min_length=60, max_length=7).limit(1) == 7
+    assert SearchOptions(min_length_ratio=40).limit(2) == 80
 
 
 def test_fewer_translations_than_asked_for_where_there_are_no_more():

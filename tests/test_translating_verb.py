@@ -129,6 +129,9 @@ def same(one: list[dict], two: list[dict]) -> None:
         assert [answer[key] for answer in one] == pytest.approx([answer[key] for answer in two], abs=1e-4)
 
 
+WHITE = ["\u00a0", "\u3000\u3000", "\f", "\r", "\t"]
+
+
 def every(answers: list[dict]) -> list[dict]:
     """All candidates of the lines that are not blank, each with its source."""
     return [
@@ -227,6 +230,52 @@ def test_what_the_trained_model_says_is_scored_line_by_line(translate, scored, t
     found = every(translate("-m", trained))
     assert [one["tokens"] for one in found] == [pieces for _, pieces in scored(trained, found)]
     assert [one["log_prob"] for one in found] == pytest.approx([own for own, _ in scored(trained, found)], abs=1e-3)
+
+
+def test_other_white_space_is_blank_too(translate, run, trained, tmp_path):
+    found = translate("-m", trained, lines=[*WHITE, "two big red cats"])
+    assert [one["translation"] for one in found] == [""] * len(WHITE) + ["zwei gro\u00dfe rot Katzen"]
+    (tmp_path / "prefixes").write_text("\u00a0\n" * len(found))
+    assert translate("-m", trained, "--prefix", tmp_path / "prefixes", lines=[*WHITE, "two big red cats"]) == found
+
+
+def test_a_shortlist_changes_no_log_probability(translate, scored, trained):
+    """What it leaves out was improbable, not impossible: it counts among what might have been said."""
+    found = every(translate("-m", trained, "--shortlist", "--n-best", 2, "--precision", "fp32"))
+    assert len(found) == 8
+    assert [one["log_prob"] for one in found] == pytest.approx([own for own, _ in scored(trained, found)], abs=1e-3)
+
+
+def test_a_text_only_is_not_priced_anew(trained, tmp_path, monkeypatch, run):
+    (tmp_path / "in").write_text("two big red cats\n")
+    monkeypatch.setattr("nmt.translator.price", None)
+    flags = ["translate", "-m", trained, "-i", tmp_path / "in", "--shortlist"]
+    assert run(*flags) == ["zwei gro\u00dfe rot Katzen"]
+    monkeypatch.undo()
+
+
+def test_a_minimum_is_kept_whatever_the_source(translate, unsure):
+    [one] = translate("-m", unsure, "--min-length", 60, lines=["one"])
+    assert len(one["tokens"]) >= 60
+
+
+def test_bars_in_a_translation_end_no_field(run, trained, tmp_path):
+    """Unknown characters are copied, and these are bars."""
+    (tmp_path / "in").write_text("two ||| cats\n")
+    flags = ["-m", trained, "-i", tmp_path / "in", "--copy-unknown"]
+    [plain] = run("translate", *flags)
+    [listed] = run("translate", *flags, "--n-best", 1)
+    [linked] = run("translate", *flags, "--alignment")
+    assert len(listed.split(" ||| ")) == 4
+    assert len(linked.split(" ||| ")) == 2
+    for fields in (listed.split(" ||| ")[1], linked.split(" ||| ")[0]):
+        assert fields.replace("&#124;&#124;&#124;", "|||") == plain
+
+
+def test_an_n_best_list_is_one_for_every_line(translate, trained):
+    assert [len(one["n_best"]) for one in translate("-m", trained, "--n-best", 2)] == [2, 1, 2, 2, 1, 2]
+    assert [len(one["n_best"]) for one in translate("-m", trained, "--n-best", 1)] == [1] * 6
+    assert all("n_best" not in one for one in translate("-m", trained))
 
 
 # ---- sampling and minimum Bayes risk ----
@@ -367,6 +416,11 @@ def test_a_picture_of_one_sentence(run, trained, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_picture_of_nothing(refused, trained, tmp_path):
+    said = refused("-m", trained, "--plot", tmp_path / "look.svg", lines=["\u2581"])
+    assert said == "nothing to draw: the model reads nothing in '\u2581'"
+
+
 def test_pictures_that_cannot_be(refused, trained, blind, tmp_path, monkeypatch):
     picture = tmp_path / "looks.png"
     assert refused("-m", trained, "--plot", picture) == "--plot draws one sentence: the input has more"
@@ -396,6 +450,9 @@ def test_texts_of_a_list_differ_if_asked_to(translate, unsure):
         ("--sample 2 --no-early-stopping", "--sample and --no-early-stopping do not go together: leave one out"),
         ("--sample 2 --constraints asked", "--sample and --constraints do not go together: leave one out"),
         ("--sample 2 --mbr 3", "--sample and --mbr do not go together: leave one out"),
+        ("--mbr 3 --length-penalty 2", "--mbr and --length-penalty do not go together: leave one out"),
+        ("--sample 1 --temperature 1e-40", "line 1: no translation has any probability under these options"),
+        ("--length-penalty 1000", "length_penalty must be at most 50, got 1000.0"),
         ("--mbr 3 --diverse-groups 2", "--mbr and --diverse-groups do not go together: leave one out"),
         ("--mbr 3 --mbr-from n-best --n-best 2", "--mbr and --n-best do not go together: leave one out"),
         ("--constraints asked --diverse-groups 5", "--constraints and --diverse-groups do not go together: leave one"),
@@ -430,6 +487,16 @@ def test_an_exponent_is_refused_where_the_folder_divides_by_nothing(refused, uns
         f"--length-penalty is an exponent, and {folder} divides by nothing (normalization none): add --normalization "
         "gnmt, or leave it out"
     )
+
+
+def test_another_normalization_than_the_folders_has_none_of_its_penalties(translate, unsure, tmp_path):
+    folder = shutil.copytree(unsure, tmp_path / "model")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["search"] |= {"normalization": "none", "length_penalty": 0.0, "length_reward": 1.0}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    same(translate("-m", folder, "--normalization", "gnmt"), translate("-m", unsure))
+    [one] = translate("-m", folder, "--normalization", "gnmt", "--length-reward", 0.5, lines=LINES[:1])
+    assert one["score"] == pytest.approx(one["log_prob"] / divisor(one) + 0.5 * (len(one["tokens"]) + 1), abs=1e-4)
 
 
 def test_workers_are_not_for_lines_typed_one_by_one(unsure, monkeypatch, capsys):

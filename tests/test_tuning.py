@@ -1,7 +1,9 @@
 """Decoding tuned on development text: the sweep by hand, and what a model folder keeps of it."""
 
+import io
 import json
 import shutil
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -258,6 +260,7 @@ def test_the_test_text_is_known_by_its_name_too(model, toy, refused):
         (["--data", "a", "--beam-sizes", "0"], "beam_size must be at least 1 and finite, got 0"),
         (["--data", "a", "--length-penalties=-1"], "length_penalty must be at least 0"),
         (["-s", "nowhere", "-r", "nowhere"], "nowhere: No such file or directory"),
+        (["-s", "-", "-r", "-"], "only one file can be standard input (-)"),
     ],
 )
 def test_what_cannot_be_tuned(refused, model, flags, complaint):
@@ -277,9 +280,27 @@ def test_what_is_tuned_may_be_narrowed_by_a_shortlist(tune, model, refused, toy,
     assert "has no shortlist" in refused("-m", model, "--data", toy.folder / "val", "--shortlist")
 
 
+def test_references_may_come_from_standard_input(tune, model, toy, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((toy.folder / "val.de").read_bytes())))
+    found = []
+    for reference in ("-", toy.folder / "val.de"):
+        flags = ["-s", str(toy.folder / "val.en"), "-r", str(reference), "--dry-run", "--beam-sizes=1"]
+        flags += ["--length-penalties=1", "--length-rewards=", "--coverage-penalties="]
+        assert main(["tune", "-m", str(model), *flags]) == 0
+        found.append([line.split()[:-1] for line in capsys.readouterr().out.splitlines()])
+    assert found[0] == found[1]
+
+
+def test_a_coverage_penalty_is_refused_without_attention(refused, toy, tmp_path):
+    flags = ["--model.attention=none", "--training.max_steps=1", "--training.validation_metric=loss"]
+    assert main(["train", "-q", *toy.under([*flags, f"--output={tmp_path / 'blind'}"])]) == 0
+    said = refused("-m", tmp_path / "blind", "--data", toy.folder / "val", "--coverage-penalties", "0.1")
+    assert said == f"--coverage-penalties needs a model with attention, and {tmp_path / 'blind'} has none"
+
+
 def test_texts_of_unequal_length(refused, model, toy):
     said = refused("-m", model, "-s", toy.folder / "val.en", "-r", toy.folder / "train.de")
-    assert said.startswith("20 hypotheses but 300 references: line i of one must translate the same sentence")
+    assert said.startswith("20 source sentences but 300 references: line i of one must translate the same sentence")
 
 
 def test_a_list_that_is_none(capsys):
