@@ -22,19 +22,27 @@ MOJIBAKE = re.compile(
 ENTITY = re.compile(r"&(?:#\d+|#x[0-9a-fA-F]+|amp|lt|gt|quot|apos|nbsp);")
 
 
-def either(pattern: re.Pattern[str]) -> Callable[[Pair], bool]:
-    """Whether a pattern is found on either side."""
-    return lambda pair: bool(pattern.search(pair.source) or pattern.search(pair.target))
+Side = int | None  # 0, source, or 1, target: where a pair is odd; None if it is not
 
 
-def unlike(pair: Pair) -> bool:
-    """Whether one side is far longer than the other."""
-    short, long = sorted(map(len, pair))
-    return long >= SHORT and long > LIKE_LENGTH * short
+def either(pattern: re.Pattern[str]) -> Callable[[Pair], Side]:
+    """The first side where a pattern is found."""
+    return lambda pair: next((side for side, text in enumerate(pair) if pattern.search(text)), None)
 
 
-ODDITIES: dict[str, Callable[[Pair], bool]] = {
-    "target is a copy of the source": lambda pair: pair.source == pair.target,
+def unlike(pair: Pair) -> Side:
+    """The side that is far longer than the other."""
+    long = longer(pair)
+    return long if len(pair[long]) >= SHORT and len(pair[long]) > LIKE_LENGTH * len(pair[1 - long]) else None
+
+
+def longer(pair: Pair) -> int:
+    """The longer side."""
+    return int(len(pair.target) > len(pair.source))
+
+
+ODDITIES: dict[str, Callable[[Pair], Side]] = {
+    "target is a copy of the source": lambda pair: 0 if pair.source == pair.target else None,
     f"one side over {LIKE_LENGTH} times as long as the other": unlike,
     "replacement character (U+FFFD)": either(re.compile("\ufffd")),
     "control character or line separator": either(CONTROL),
@@ -86,17 +94,18 @@ class CheckReport:
     source_hashes: "array[int]" = field(default_factory=lambda: array("q"), repr=False)
     pair_hashes: "array[int]" = field(default_factory=lambda: array("q"), repr=False)
 
-    def add(self, pair: Pair, place: str) -> None:
-        """Take one pair into account."""
+    def add(self, pair: Pair, places: tuple[str, str]) -> None:
+        """Take one pair into account, whose sides stand at these places."""
         self.read += 1
         if is_blank(pair):
-            return self.blank.add(place)
+            return self.blank.add(places[bool(pair.source.strip())])
         source, target = map(len, pair)
         self.characters = (self.characters[0] + source, self.characters[1] + target)
-        self.longest = max(self.longest, (max(source, target), place), key=lambda found: found[0])
+        found = max(source, target), places[longer(pair)]
+        self.longest = max(self.longest, found, key=lambda found: found[0])
         for name, odd in ODDITIES.items():
-            if odd(pair):
-                self.oddities[name].add(place)
+            if (side := odd(pair)) is not None:
+                self.oddities[name].add(places[side])
         self.source_hashes.append(hash(pair.source))
         self.pair_hashes.append(hash(pair))
         return None
@@ -127,9 +136,9 @@ def check(names: str | list[str], languages: Languages, split: str, earlier: Seq
 
     report = CheckReport(split)
     for name in sources(names):
-        place, before = first_file(name, languages), report.read - report.blank.count
+        (left, right), before = both_sides(name, languages), report.read - report.blank.count
         for number, pair in enumerate(all_pairs(name, languages, split), 1):
-            report.add(pair, f"{place}:{number}")
+            report.add(pair, (f"{left}:{number}", f"{right}:{number}"))
         if report.read - report.blank.count == before:
             raise nothing_in(name)
     report.duplicates = len(report.pair_hashes) - len(np.unique(hashes(report.pair_hashes)))
@@ -148,9 +157,10 @@ def check_data(data: DataOptions) -> list[CheckReport]:
     return reports
 
 
-def first_file(name: str, languages: Languages) -> str:
-    """What stands before the line number in a place."""
-    return name if name.startswith("hf:") else str(files(name, languages)[0])
+def both_sides(name: str, languages: Languages) -> tuple[str, str]:
+    """What stands before the line number in a place, on either side."""
+    found = [name] if name.startswith("hf:") else [str(path) for path in files(name, languages)]
+    return found[0], found[-1]
 
 
 def hashes(values: "array[int]") -> Any:

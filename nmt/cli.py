@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command() -> NoReturn:
     """What `nmt` is on the command line: `main`, and an end at once, for to take torch apart takes half a second."""
-    if not {"train", "finetune", "quickstart"}.isdisjoint(sys.argv[1:2]):
-        sys.exit(main())  # it takes signals itself; other processes and loggers may have something to finish
     signal.signal(signal.SIGTERM, _terminate)
     code = main()
+    if not {"train", "finetune", "quickstart"}.isdisjoint(sys.argv[1:2]):
+        sys.exit(code)  # other processes and loggers may have something to finish
     with suppress(OSError, ValueError):  # what was translated before an error
         sys.stdout.flush()
     os._exit(code)

@@ -64,6 +64,8 @@ class Config:
                 "model.tie_embeddings all needs one vocabulary for both sides: "
                 "use tokenizer.joint true or model.tie_embeddings target"
             )
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be at least 0 and below {2**32}, not {self.seed}")
         if self.task not in get_args(Task):
             raise ValueError(f"task is {' or '.join(get_args(Task))}, not {self.task!r}")
         if self.task == "language-model":
@@ -209,9 +211,12 @@ def _key(flag: str) -> str:
 def _refuse_unknown(
     keys: Sequence[str] | Mapping[str, Any], known: Sequence[str], place: str, prefix: str = ""
 ) -> None:
-    sections = {key.rsplit(".", 1)[0] for key in known if "." in key}
     for key in keys:
-        if key not in known and key not in sections:
+        inside = [name for name in known if name.startswith(f"{key}.")]
+        if inside and prefix:
+            example = "data.train" if key == "data" else inside[0]
+            raise ConfigError(f"{prefix}{key} alone is no option; its own are {prefix}{key}.NAME, as {prefix}{example}")
+        if key not in known and not inside:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             same_name = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
             hint = (same_name or near)[:1]

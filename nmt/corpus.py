@@ -155,18 +155,36 @@ def fingerprint(source: str, languages: Languages, split: str) -> str:
 
 def files(source: str, languages: Languages) -> tuple[Path, ...]:
     """The file of a table, or the files of the two sides, all of which exist."""
-    if "," in source:
+    whole = source, f"{source}.{languages[0]}", f"{source}.{languages[0]}.gz"
+    if "," in source and not any(Path(name).is_file() for name in whole):
         if len(parts := source.split(",")) != 2:
             raise ValueError(f"{source} names {len(parts)} files; a corpus is two: SOURCE,TARGET")
+        for part in parts:
+            if part.strip().removesuffix(".gz").endswith((".tsv", ".jsonl")):
+                raise ValueError(
+                    f"{source}: {part.strip()} has both sides in it, and is none itself; several such files are "
+                    f"[{source}], or the same option again for each"
+                )
         return tuple(existing([part.strip()]) for part in parts)
     if source.removesuffix(".gz").endswith((".tsv", ".jsonl")):
         return (existing([source]),)
     if Path(source).is_dir():
         raise IsADirectoryError(f"{source} is a folder: name its corpus, as {source.rstrip('/')}/train")
+    refuse_format(source)
     for language in languages:
         if Path(source).is_file() and source.removesuffix(".gz").endswith("." + language):
             raise FileNotFoundError(f"{source} is one side: leave out .{language}, both languages' endings are added")
     return tuple(existing([f"{source}.{language}", f"{source}.{language}.gz"]) for language in languages)
+
+
+def refuse_format(source: str) -> None:
+    """ValueError for a file of a format that is not read."""
+    suffix = Path(source.removesuffix(".gz")).suffix.lower()
+    if Path(source).is_file() and suffix in (".tmx", ".csv", ".parquet", ".json", ".xml", ".xlsx", ".arrow", ".zip"):
+        raise ValueError(
+            f"{source}: {suffix[1:]} is not read here; make it .tsv (source, tab, target), .jsonl, two plain text "
+            "files, or give parquet, json and csv as a data set (hf:FOLDER)"
+        )
 
 
 def existing(names: list[str]) -> Path:
@@ -180,12 +198,13 @@ def existing(names: list[str]) -> Path:
 
 
 def nearest(path: Path) -> str:
-    """A hint at the file that may have been meant."""
+    """A hint at the file that may have been meant, but not at the other side of the same corpus."""
     from difflib import get_close_matches
 
     if not path.parent.is_dir():
         return f": {path.parent} is not a folder"
-    close = get_close_matches(path.name, sorted(other.name for other in path.parent.iterdir()), n=1)
+    others = sorted(other.name for other in path.parent.iterdir() if other.stem != path.stem or other.is_dir())
+    close = get_close_matches(path.name, others, n=1)
     return f"; did you mean {path.with_name(close[0])}?" if close else ""
 
 
@@ -289,7 +308,7 @@ def sentence(value: object, place: str) -> str:
         raise ValueError(f"{place} is not text but {str(value)[:80]!r}")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise ValueError(f"{place} has a NUL character or half a surrogate pair: {value[:80]!r}")
-    return value.replace("\r", "").replace("\n", " ")
+    return value.replace("\r\n", " ").replace("\r", " ").replace("\n", " ")
 
 
 def load_hub(source: str, split: str) -> Any:
@@ -306,8 +325,8 @@ def load_hub(source: str, split: str) -> Any:
     try:
         if any((Path(name) / file).is_file() for file in ("state.json", "dataset_dict.json")):
             saved = datasets.load_from_disk(name)
-            return saved[split] if isinstance(saved, datasets.DatasetDict) else saved
-        return datasets.load_dataset(name, config or None, split=split)
+        else:
+            return datasets.load_dataset(name, config or None, split=split)
     except ConnectionError as error:
         raise ConnectionError(
             f"cannot reach the hub for {source}; check the name or the network, or use local files"
@@ -316,6 +335,18 @@ def load_hub(source: str, split: str) -> Any:
         raise FileNotFoundError(f"there is no data set {source}: {one_line(error)}") from error
     except (ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"cannot read {source}, split {split}: {one_line(error)}") from error
+    return saved_split(saved, source, chosen, split)
+
+
+def saved_split(saved: Any, source: str, chosen: str, split: str) -> Any:
+    """The part of a saved data set that is `chosen` by name, or that the role, `split`, chooses if it has parts."""
+    parts = saved if isinstance(saved, dict) else {}
+    if not parts and not chosen:
+        return saved
+    if split not in parts:
+        there = f"there are {', '.join(parts)}" if parts else "what was saved there is one data set, without splits"
+        raise ValueError(f"cannot read {source}, split {split}: {there}")
+    return parts[split]
 
 
 def one_line(error: Exception) -> str:

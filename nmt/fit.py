@@ -25,7 +25,7 @@ from nmt.evaluation import render
 from nmt.model.recurrent import WAYS, recurrent_layers, tf32
 from nmt.runs import Run, add_shortlist, fingerprints, prepare_run, read_all
 from nmt.search import SearchOptions
-from nmt.training import CHOICE, choose_precision
+from nmt.training import CHOICE, DataModule, choose_precision
 from nmt.translator import choose_device
 
 log = logging.getLogger("nmt")
@@ -33,12 +33,13 @@ log = logging.getLogger("nmt")
 BEFORE = "before"  # in the model folder: the run that is overwritten, until the new one can begin
 FREE_TO_CHANGE = ("training.", "search.", "data.test")
 OF_NO_CONSEQUENCE = ("data.workers", "data.cache", "output")
-BOUND_TO_BATCHES = (
+BOUND = (  # to what a run has done
     "training.batch_tokens",
     "training.devices",
     "training.accumulate",
     "training.optimizer",
     "training.damping",
+    "training.validation_metric",
 )
 
 
@@ -74,6 +75,7 @@ def alone(folder: Path) -> Iterator[None]:
                 raise ConfigError(
                     f"{folder} is in training by another process: wait for it, or choose another --output"
                 ) from None
+        _undo(folder)
         yield
     finally:
         os.close(held)
@@ -89,8 +91,9 @@ def _fit(config: Config, folder: Path, overwrite: bool, place: torch.device) -> 
     _check_optimizer(config)
     resuming, changed = prepare_folder(folder, config, overwrite)
     if resuming and not changed and (folder / checkpoint.INFO).exists():
-        if config.task == "translation" and not (folder / shortlist.FILE).exists():  # of an earlier version
+        with suppress(OSError):  # the text may be gone by now
             _check_text(folder, config)
+        if config.task == "translation" and not (folder / shortlist.FILE).exists():  # of an earlier version
             add_shortlist(config, folder)
         log.info("%s is already trained; nothing to do", folder)
         return
@@ -100,8 +103,9 @@ def _fit(config: Config, folder: Path, overwrite: bool, place: torch.device) -> 
             "those it had, choose another --output, or fine-tune it"
         )
     try:
+        _check_text(folder, config)  # before a vocabulary is learnt from it, which a run that goes on will take
         run = prepare_run(config, folder, place)
-        _check_text(folder, config)
+        tested = fingerprints(config, "test") if config.data.test else []
     except BaseException:
         if not resuming:
             _remove_run(folder)
@@ -128,7 +132,7 @@ def _fit(config: Config, folder: Path, overwrite: bool, place: torch.device) -> 
         trainer.fit(run.module, datamodule=run.data, ckpt_path=start, weights_only=True)
     if trainer.is_global_zero:
         run.module.model.to(place)  # Lightning leaves it on the CPU
-        _finish(folder, config, run)
+        _finish(folder, config, run, tested)
 
 
 def prepare_folder(folder: Path, config: Config, overwrite: bool) -> tuple[bool, bool]:
@@ -154,7 +158,7 @@ def prepare_folder(folder: Path, config: Config, overwrite: bool) -> tuple[bool,
     found = changes(flatten(to_dict(Config())) | flatten(load_file(str(written))), to_dict(config))
     different = {key: values for key, values in found.items() if key not in OF_NO_CONSEQUENCE}
     listing = "".join(f"\n  {key}: was {old!r}, now {new!r}" for key, (old, new) in different.items())
-    bound = (*BOUND_TO_BATCHES, *(["training.truncate"] if config.task == "language-model" else []))
+    bound = (*BOUND, *(["training.truncate"] if config.task == "language-model" else []))
     if any(not key.startswith(FREE_TO_CHANGE) or key in bound for key in different):
         raise ConfigError(
             f"{folder} holds a run with other options; choose another --output, or --overwrite it:{listing}"
@@ -196,10 +200,16 @@ def _remove_run(folder: Path) -> None:
 def _set_aside(folder: Path) -> None:
     """Make room for another run in the folder; what was there can be put back."""
     names = _own_files(folder)
-    shutil.rmtree(folder / BEFORE, ignore_errors=True)
     (folder / BEFORE).mkdir()
     for name in names:
         (folder / name).rename(folder / BEFORE / name)
+
+
+def _undo(folder: Path) -> None:
+    """Put back the run that was set aside for one which was killed before it could begin, and remove that one."""
+    if (folder / BEFORE / checkpoint.CONFIG).exists() and (folder / checkpoint.CONFIG).exists():
+        _remove_run(folder)
+    _put_back(folder)
 
 
 def _put_back(folder: Path) -> None:
@@ -232,14 +242,18 @@ def _check_sources(config: Config) -> None:
 
 def _check_text(folder: Path, config: Config) -> None:
     """Hold a resumed run to the text that it began with."""
-    digest = hashlib.sha256("".join(fingerprints(config)).encode()).hexdigest()
+    splits = "train", "validation"
+    digests = {name: hashlib.sha256("".join(fingerprints(config, name)).encode()).hexdigest() for name in splits}
     path = folder / "training" / "text.json"
-    if not path.exists():
-        checkpoint.write_whole(path, json.dumps({"train": digest}))
-    elif json.loads(path.read_text(encoding="utf8"))["train"] != digest:
-        raise ConfigError(
-            f"the training text has changed since {folder} began: choose another --output, or --overwrite it"
-        )
+    before = json.loads(path.read_text(encoding="utf8")) if path.exists() else {}
+    for name, digest in digests.items():
+        if before.get(name, digest) != digest:
+            text = "training" if name == "train" else name
+            raise ConfigError(
+                f"the {text} text has changed since {folder} began: choose another --output, or --overwrite it"
+            )
+    if digests.keys() - before.keys():  # a new run, or one of an earlier version
+        checkpoint.write_whole(path, json.dumps(digests))
 
 
 def _trainer(config: Config, folder: Path, device: torch.device, precision: Any) -> pl.Trainer:
@@ -309,7 +323,7 @@ def _loggers(folder: Path) -> list[Logger]:
     return loggers
 
 
-def _finish(folder: Path, config: Config, run: Run) -> None:
+def _finish(folder: Path, config: Config, run: Run, tested: list[str]) -> None:
     """Save the best weights or the mean of the best, whichever is better on the validation text, with their scores."""
     module = run.module
     saver = module.trainer.checkpoint_callback
@@ -338,13 +352,14 @@ def _finish(folder: Path, config: Config, run: Run) -> None:
         log.info("validation %s before %.2f, after %.2f", after.name, run.before.score, after.score)
     checkpoint.save_weights(model, folder)
     if config.task == "translation":
-        add_shortlist(config, folder)
+        assert isinstance(run.data, DataModule)
+        shortlist.write_shortlist(folder, run.data.train, run.tokenizers, config.init)
     info = {
         "version": nmt.__version__,
         **run.facts,
         "text": {
             **json.loads((folder / "training" / "text.json").read_text(encoding="utf8")),
-            **({"test": fingerprints(config, "test")} if config.data.test else {}),
+            **({"test": tested} if tested else {}),
         },
         "steps": module.global_step,
         "scores": {name: [score.__dict__ for score in found] for name, found in scores.items()},

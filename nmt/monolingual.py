@@ -42,6 +42,7 @@ def text_file(source: str, languages: Languages) -> Path | None:
     """The plain text file that a source names, itself or by the prefix of its target side; None for other formats."""
     if source.startswith("hf:") or source.removesuffix(".gz").endswith((".tsv", ".jsonl")) or "," in source:
         return None
+    corpus.refuse_format(source)
     side = f"{source}.{languages[1]}"
     return corpus.existing([name for name in (side, f"{side}.gz", source) if Path(name).is_file()] or [source, side])
 

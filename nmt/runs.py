@@ -204,6 +204,7 @@ def _tokenizers(config: Config, folder: Path) -> Tokenizers:
     alone = config.task == "language-model"
     if config.tokenizer.model:
         tokenizers = Tokenizers.load(Path(config.tokenizer.model))
+        _refuse_learning(config.tokenizer, tokenizers.target.size)
         tokenizers = Tokenizers(tokenizers.target, tokenizers.target) if alone else tokenizers
         if not alone and config.tokenizer.joint != (tokenizers.source is tokenizers.target):
             raise ConfigError(
@@ -220,6 +221,16 @@ def _tokenizers(config: Config, folder: Path) -> Tokenizers:
         train_tokenizer(_training_text(config, (0,)), config.tokenizer, folder / "source.spm"),
         train_tokenizer(_training_text(config, (1,)), config.tokenizer, folder / "target.spm"),
     )
+
+
+def _refuse_learning(options: TokenizerOptions, size: int) -> None:
+    """ConfigError for options of how a vocabulary is learnt, where one of so many pieces is taken over."""
+    for name in ("type", "vocab_size", "character_coverage", "byte_fallback"):
+        usual = TokenizerOptions.__dataclass_fields__[name].default
+        if getattr(options, name) not in (usual, size):
+            raise ConfigError(
+                f"tokenizer.{name} is for learning a vocabulary, and {options.model} gives one: leave it at {usual}"
+            )
 
 
 def _training_text(config: Config, sides: Iterable[int]) -> Iterable[str]:

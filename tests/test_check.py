@@ -33,16 +33,23 @@ def test_each_oddity_is_counted_and_placed(tmp_path):
     assert check(path, LANGUAGES, "train").lines() == [
         # (3*8 + 6 + 2*3 + 7 + 4 + 3 + 3 + 9) / 11 = 5.6
         # (3*10 + 6 + 20 + 19 + 21 + 4 + 3 + 4 + 5) / 11 = 10.2
-        f"train: 12 pairs, 11 usable; 6 and 10 characters on average, 21 at most ({path}.en:8)",
+        f"train: 12 pairs, 11 usable; 6 and 10 characters on average, 21 at most ({path}.de:8)",
         f"  a side is blank: 1, first at {path}.en:4",
         "  exact duplicates: 1",
         f"  target is a copy of the source: 1, first at {path}.en:5",
-        f"  one side over 3 times as long as the other: 1, first at {path}.en:6",
+        f"  one side over 3 times as long as the other: 1, first at {path}.de:6",
         f"  replacement character (U+FFFD): 1, first at {path}.en:9",
         f"  control character or line separator: 1, first at {path}.en:10",
-        f"  UTF-8 read as another encoding (such as Ã¼): 1, first at {path}.en:11",
+        f"  UTF-8 read as another encoding (such as Ã¼): 1, first at {path}.de:11",
         f"  HTML entity (such as &amp;): 1, first at {path}.en:12",
     ]
+
+
+def test_of_a_table_both_sides_are_in_one_file(tmp_path):
+    (tmp_path / "a.tsv").write_text("A boat .\tf\u00c3\u00bcr\nx\t\n", encoding="utf8")
+    report = check(str(tmp_path / "a.tsv"), LANGUAGES, "train")
+    assert report.oddities["UTF-8 read as another encoding (such as \u00c3\u00bc)"].places == [f"{tmp_path}/a.tsv:1"]
+    assert report.blank.places == [f"{tmp_path}/a.tsv:2"]
 
 
 def test_three_places_are_named_and_all_are_counted(tmp_path):

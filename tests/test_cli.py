@@ -676,9 +676,9 @@ def test_check_tells_what_is_odd(corpus, capsys, refused):
     (corpus / "val.de").write_text("A boat .\nEine Katze .\n")
     assert main(["check", str(corpus / "train"), "--validation", str(corpus / "val")]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"train: 2 pairs, 2 usable; 8 and 11 characters on average, 12 at most ({corpus}/train.en:2)",
+        f"train: 2 pairs, 2 usable; 8 and 11 characters on average, 12 at most ({corpus}/train.de:2)",
         "  exact duplicates: 0",
-        f"validation: 2 pairs, 2 usable; 8 and 10 characters on average, 12 at most ({corpus}/val.en:2)",
+        f"validation: 2 pairs, 2 usable; 8 and 10 characters on average, 12 at most ({corpus}/val.de:2)",
         "  exact duplicates: 0",
         f"  target is a copy of the source: 1, first at {corpus}/val.en:1",
         "  source sentences also in train: 2",

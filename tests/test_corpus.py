@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nmt.corpus import DataOptions, Pair, Report, fingerprint, read_pairs, sources
+from nmt.monolingual import read_sentences
 
 LANGUAGES = ("en", "de")
 BOAT, CAT = Pair("A boat .", "Ein Boot ."), Pair("A cat .", "Eine Katze .")
@@ -113,6 +114,34 @@ def test_a_missing_side_is_named_with_the_nearest_file(tmp_path):
         FileNotFoundError, match=r"there is no \S+corpsu\.en or \S+corpsu\.en\.gz; did you mean \S+corpus\.en"
     ):
         read(source.replace("corpus", "corpsu"))
+
+
+def test_the_other_side_is_no_hint(tmp_path):
+    write(tmp_path, en="A boat .\n")
+    with pytest.raises(FileNotFoundError, match=r"there is no \S+corpus\.de or \S+corpus\.de\.gz$"):
+        read(str(tmp_path / "corpus"))
+
+
+@pytest.mark.parametrize("name", ["a.tmx", "a.csv", "a.parquet", "a.XML", "a.tmx.gz"])
+def test_a_format_that_is_not_read_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf"{name}: \w+ is not read here; make it \.tsv"):
+        read(str(tmp_path / name))
+    with pytest.raises(ValueError, match=rf"{name}: \w+ is not read here; make it \.tsv"):
+        list(read_sentences(str(tmp_path / name), LANGUAGES, "train"))
+
+
+def test_a_table_is_no_side(tmp_path):
+    (tmp_path / "a.tsv").write_text("A boat .\tEin Boot .\n")
+    with pytest.raises(ValueError, match=r"a\.tsv has both sides in it, and is none itself; several such files are \["):
+        read(f"{tmp_path}/a.tsv,{tmp_path}/a.tsv")
+
+
+def test_a_name_with_a_comma_is_taken_as_it_is_where_it_exists(tmp_path):
+    (tmp_path / "k,l").mkdir()
+    assert read(write(tmp_path / "k,l", en="A boat .\n", de="Ein Boot .\n")) == [BOAT]
+    (tmp_path / "k,l" / "a.tsv").write_text("A boat .\tEin Boot .\n")
+    assert read(str(tmp_path / "k,l" / "a.tsv")) == [BOAT]
 
 
 def test_a_missing_folder_is_named():
@@ -233,6 +262,10 @@ def test_a_data_set_that_was_saved_is_read(tmp_path, hub):
     assert read(f"hf:{tmp_path}/splits@validation") == [BOAT]
     with pytest.raises(ValueError, match=r"cannot read hf:\S+splits, split train: "):
         read(f"hf:{tmp_path}/splits")
+    with pytest.raises(ValueError, match=r"splits@train\[:1\], split train\[:1\]: there are validation"):
+        read(f"hf:{tmp_path}/splits@train[:1]")
+    with pytest.raises(ValueError, match="split train: what was saved there is one data set, without splits"):
+        read(f"hf:{tmp_path}/saved@train")
 
 
 def test_a_data_set_of_other_columns_lists_them(tmp_path, hub):

@@ -242,6 +242,99 @@ def test_a_model_is_not_overwritten_by_a_run_that_cannot_begin(tmp_path, toy, fl
     assert not (folder / "before").exists()
 
 
+@pytest.mark.parametrize("flags", [["--tokenizer.vocab_size=5000"], ["--data.train=nowhere"]])
+def test_a_model_outlives_a_run_that_was_killed_before_it_could_begin(tmp_path, toy, monkeypatch, flags):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=2")
+    before = outcome(folder)
+    with monkeypatch.context() as patch:  # as SIGKILL leaves it: nothing is put back
+        patch.setattr(fit, "_put_back", lambda folder: None)
+        patch.setattr(fit, "_remove_run", lambda folder: None)
+        with pytest.raises(ValueError, match="pieces"):
+            run(toy, folder, "--tokenizer.vocab_size=5000", overwrite=True)
+    assert not (folder / "info.json").exists()
+    with pytest.raises((ValueError, OSError), match=r"pieces|there is no"):
+        run(toy, folder, *flags, overwrite=True)
+    assert outcome(folder) == before
+    run(toy, folder, "--training.max_steps=2")  # already trained
+    assert outcome(folder) == before
+
+
+def test_the_shortlist_is_of_the_text_that_was_trained_on(tmp_path, toy, monkeypatch):
+    """Which is gone by the end."""
+    for language in ("en", "de"):
+        shutil.copy(toy.folder / f"train.{language}", tmp_path)
+    finish = fit._finish
+
+    def gone(*arguments):
+        for language in ("en", "de"):
+            (tmp_path / f"train.{language}").unlink()
+        finish(*arguments)
+
+    monkeypatch.setattr(fit, "_finish", gone)
+    flags = ["--training.max_steps=2"]
+    folder = run(toy, tmp_path / "model", *flags, f"--data.train={tmp_path / 'train'}")
+    monkeypatch.undo()
+    expected = run(toy, tmp_path / "other", *flags)
+    assert load_file(folder / "shortlist.safetensors").keys() == load_file(expected / "shortlist.safetensors").keys()
+    assert (folder / "shortlist.safetensors").read_bytes() == (expected / "shortlist.safetensors").read_bytes()
+    run(toy, folder, *flags, f"--data.train={tmp_path / 'train'}")  # already trained, whether the text is there or not
+
+
+def test_other_validation_text_is_refused(tmp_path, toy):
+    for language in ("en", "de"):
+        shutil.copy(toy.folder / f"val.{language}", tmp_path)
+    flags = [f"--data.validation={tmp_path / 'val'}"]
+    folder = run(toy, tmp_path / "model", *flags, "--training.max_steps=2")
+    for language in ("en", "de"):
+        path = tmp_path / f"val.{language}"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(ConfigError, match=r"the validation text has changed since \S+model began: choose another"):
+        run(toy, folder, *flags, "--training.max_steps=3")
+
+
+def test_text_that_changed_before_a_killed_run_had_a_vocabulary_is_refused(tmp_path, toy, monkeypatch):
+    for language in ("en", "de"):
+        shutil.copy(toy.folder / f"train.{language}", tmp_path)
+    flags = [f"--data.train={tmp_path / 'train'}", "--training.max_steps=2"]
+    with monkeypatch.context() as patch:  # killed while text is encoded, the vocabulary there
+        patch.setattr(fit, "_remove_run", lambda folder: None)
+        patch.setattr(runs, "_encode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(toy, tmp_path / "model", *flags)
+    assert (tmp_path / "model" / "tokenizer.spm").exists()
+    for language in ("en", "de"):
+        path = tmp_path / f"train.{language}"
+        path.write_text(path.read_text().upper())
+    with pytest.raises(ConfigError, match="the training text has changed since"):
+        run(toy, tmp_path / "model", *flags)
+
+
+def test_what_is_best_may_not_change_its_meaning(tmp_path, toy):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=2")
+    with pytest.raises(
+        ConfigError, match=r"holds a run with other options.*\n.*validation_metric: was 'loss', now 'bleu'"
+    ):
+        run(toy, folder, "--training.max_steps=2", "--training.validation_metric=bleu")
+
+
+def test_a_vocabulary_that_is_taken_over_is_not_learnt(tmp_path, toy, trained):
+    flags = [f"--tokenizer.model={trained}", "--training.max_steps=1"]
+    for option, usual in (("vocab_size=500", "8000"), ("type=bpe", "unigram"), ("byte_fallback=true", "False")):
+        with pytest.raises(
+            ConfigError, match=rf"tokenizer\.{option.split('=')[0]} is for learning .*: leave it at {usual}"
+        ):
+            fit.fit(
+                config.read(
+                    [],
+                    [
+                        *toy.under([*flags, "--tokenizer.vocab_size=8000", f"--tokenizer.{option}"]),
+                        f"--output={tmp_path / 'm'}",
+                    ],
+                ),
+                device="cpu",
+            )
+
+
 def test_a_folder_is_one_runs_alone(tmp_path, toy):
     folder = run(toy, tmp_path / "model", "--training.max_steps=2")
     before = (folder / "config.yaml").read_text()
@@ -361,10 +454,12 @@ def test_other_training_text_is_refused(tmp_path, toy):
         shutil.copy(toy.folder / f"train.{language}", tmp_path)
     flags = [f"--data.train={tmp_path / 'train'}", "--training.max_steps=2"]
     folder = run(toy, tmp_path / "model", *flags)
-    (folder / "info.json").unlink()
     for language in ("en", "de"):
         with (tmp_path / f"train.{language}").open("a") as file:
             file.write("one\n")
+    with pytest.raises(ConfigError, match=r"the training text has changed since \S+model began: choose another"):
+        run(toy, folder, *flags)
+    (folder / "info.json").unlink()
     with pytest.raises(ConfigError, match=r"the training text has changed since \S+model began: choose another"):
         run(toy, folder, *flags)
 
