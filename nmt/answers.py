@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from nmt.alignment import Links, align, copy_unknown
-from nmt.risk import Utility, expected_utilities, sentence_utility
+from nmt.risk import UTILITIES, Utility, expected_utilities, sentence_utility
 from nmt.search import Hypothesis
 from nmt.tokenizer import UNK, Tokenizer
 
@@ -50,8 +50,8 @@ class AnswerOptions:
     priced: bool = True  # log_prob is the whole model's; without, of a shortlist it may be among its words, for less
 
     def __post_init__(self) -> None:
-        if self.utility:
-            sentence_utility(self.utility, self.language)
+        if self.utility and self.utility not in UTILITIES:
+            raise ValueError(f"utility is one of {', '.join(UTILITIES)}, not {self.utility!r}")
 
 
 def answer(
@@ -69,13 +69,14 @@ def answer(
     `distinct` list the first of them stays.
     """
     texts = iter(tokenizer.decode([hypothesis.tokens for hypotheses in found for hypothesis in hypotheses]))
+    utility = sentence_utility(options.utility, options.language) if options.utility else None
     answered = []
     for line, hypotheses in zip(lines, found, strict=True):
         made = [_candidate(line, one, next(texts), tokenizer, options, with_alignment) for one in hypotheses]
         if options.distinct and not drawn:
             made = _first_of_each_text(made)
-        if made and options.utility:
-            made = [least_risky(made, sentence_utility(options.utility, options.language), drawn=drawn)]
+        if made and utility:
+            made = [least_risky(made, utility, drawn=drawn)]
         answered.append(line._replace(candidates=tuple(made)) if made else line)
     return answered
 

@@ -36,8 +36,9 @@ def average_folders(folders: Sequence[str | Path], output: str | Path) -> None:
     for folder, other in zip(folders[1:], rest, strict=True):
         _check_alike(folders[0], first, folder, other)
     states = [saved.model.state_dict() for saved in (first, *rest)]
-    texts = [saved.info.get("text") for saved in (first, *rest)]
-    facts: dict[str, Any] = {"text": texts[0]} if all(text == texts[0] for text in texts) else {}
+    texts = [saved.info.get("text", {}) for saved in (first, *rest)]
+    common = {split: text for split, text in texts[0].items() if all(other.get(split) == text for other in texts)}
+    facts: dict[str, Any] = {"text": common} if common else {}
     steps = max(saved.info["steps"] for saved in (first, *rest))
     facts |= {"steps": steps, "averaged": [str(folder) for folder in folders]}
     _write(first, states, Path(output), facts, _shortlist(folders, first.tokenizers))

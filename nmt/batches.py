@@ -24,7 +24,7 @@ from nmt.tokenizer import BOS, EOS, PAD, Tokenizer
 Ids = Sequence[int] | NDArray[Any]
 Item = TypeVar("Item")
 
-TABLE_FORMAT = "nmt table 2"  # part of every cache key: change it when the table or the encoding changes
+TABLE_FORMAT = "nmt table 3"  # part of every cache key: change it when the table or the encoding changes
 CHUNK = 16_384  # pairs read, encoded and written at a time
 
 

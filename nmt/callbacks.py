@@ -47,9 +47,12 @@ class StopOnSignal(Callback):
         self.received = 0
         self.agreed = 0  # what any process has received, as far as all have been told
         self.validated = -1  # the update after which the last validation was
+        self.soon = "finishing this update, then saving"
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, which gives them back in the end."""
+        if trainer.world_size > 1:
+            self.soon = f"stopping within {TOGETHER} updates, then saving"
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
 
@@ -57,7 +60,7 @@ class StopOnSignal(Callback):
         if self.received and number == signal.SIGINT:
             raise StoppedError(number, self.folder, "some time ago ")
         self.received = number
-        log.info("finishing this update, then saving")
+        log.info(self.soon)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
@@ -92,11 +95,6 @@ class StopOnSignal(Callback):
         self._agree(trainer, module)
         if self.agreed:
             raise StoppedError(self.agreed, self.folder)
-
-    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Let Ctrl-C be Ctrl-C again."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _validation_due(trainer: pl.Trainer, batch_index: int) -> bool:
@@ -139,7 +137,7 @@ class Progress(Callback):
             (now - self.begun) / max(done, 1) * (self.total - trainer.global_step),
         )
         self.said = now
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) and trainer.world_size == 1:  # several processes look at the next validation
             check_weights(trainer, module)
         self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} words/s", refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
@@ -169,9 +167,13 @@ class Progress(Callback):
         """Say which limit ended the run; patience says so itself."""
         assert isinstance(module, TrainingModule)
         done, most = trainer.global_step, module.options.max_steps
-        over = {"max_steps": 0 < most <= done, "max_epochs": done >= self.total}
-        over |= {"max_minutes": any((timer.time_remaining() or 0) <= 0 for timer in _timers(trainer))}
-        for limit in [name for name, reached in over.items() if reached][: done > self.first]:
+        over = {
+            "max_steps": 0 < most <= done,
+            "max_epochs": done >= self.total,
+            "max_minutes": any((timer.time_remaining() or 0) <= 0 for timer in _timers(trainer)),
+        }
+        limit = next((name for name, reached in over.items() if reached), None)
+        if limit and done > self.first:
             log.info("trained for %s updates, as long as training.%s allows", f"{done:,}", limit)
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
@@ -190,6 +192,11 @@ def check_weights(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     if all(bool(weight.isfinite().all()) for weight in module.model.parameters()):
         return
     options = module.options
+    if options.optimizer == "hessian-free":
+        raise ValueError(
+            f"the weights are NaN or infinite after update {trainer.global_step:,}: begin anew with training.damping "
+            f"above {options.damping:g}"
+        )
     clipping = "" if options.clip_norm else ", or set training.clip_norm"
     raise ValueError(
         f"the weights are NaN or infinite after update {trainer.global_step:,}: run it again with "

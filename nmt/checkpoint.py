@@ -1,6 +1,6 @@
 """The model folder: everything that translating needs, in files that can run no code.
 
-info.json           format version, vocabulary sizes, scores with their signatures, fingerprint of the training text
+info.json           format version, vocabulary sizes, scores with their signatures, fingerprints of the text
 config.yaml         the options that it was trained with; `model` and `search` are read back, the rest is for people
 model.safetensors   the weights
 tokenizer.spm       the vocabulary; source.spm and target.spm where each side has its own

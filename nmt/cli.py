@@ -31,7 +31,7 @@ from nmt.search_flags import (
 from nmt.streams import STDOUT, naming, writing
 from nmt.translating_verb import add_translate
 from nmt.tuning_verb import add_tune
-from nmt.verbs import UsageError, add_verb
+from nmt.verbs import UsageError, add_verb, one_from_stdin
 
 log = logging.getLogger("nmt")
 
@@ -248,8 +248,7 @@ def evaluate(options: argparse.Namespace) -> None:
         raise UsageError("evaluate needs either translations (-i FILE) or a model and its source (-m FOLDER -s FILE)")
     if options.input:
         _refuse_translating(options)
-    if [options.input or options.source, *options.reference].count("-") > 1:
-        raise UsageError("only one file can be standard input (-)")
+    one_from_stdin([options.input or options.source, *options.reference])
     language = "" if options.input else _target_language(options.model[0])
     evaluation.build_metrics(evaluation.METRICS, options.lowercase, language, options.tokenize)  # for their errors
     references = [evaluation.read_lines(name) for name in options.reference]

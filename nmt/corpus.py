@@ -62,7 +62,7 @@ class DataOptions:
     def check_sides(self) -> None:
         """ValueError for text that would be its own translation, because both languages are the same."""
         for source in [*sources(self.train), *sources(self.validation), *sources(self.test)]:
-            told_apart = "," in source or source.removesuffix(".gz").endswith(".tsv")
+            told_apart = bool(two_files(source, self.languages)) or source.removesuffix(".gz").endswith(".tsv")
             if self.source_language == self.target_language and not told_apart:
                 raise ValueError(
                     f"data.source_language and data.target_language are both {self.source_language}, so that {source} "
@@ -155,17 +155,16 @@ def fingerprint(source: str, languages: Languages, split: str) -> str:
 
 def files(source: str, languages: Languages) -> tuple[Path, ...]:
     """The file of a table, or the files of the two sides, all of which exist."""
-    whole = source, f"{source}.{languages[0]}", f"{source}.{languages[0]}.gz"
-    if "," in source and not any(Path(name).is_file() for name in whole):
-        if len(parts := source.split(",")) != 2:
+    if parts := two_files(source, languages):
+        if len(parts) != 2:
             raise ValueError(f"{source} names {len(parts)} files; a corpus is two: SOURCE,TARGET")
         for part in parts:
-            if part.strip().removesuffix(".gz").endswith((".tsv", ".jsonl")):
+            if part.removesuffix(".gz").endswith((".tsv", ".jsonl")):
                 raise ValueError(
-                    f"{source}: {part.strip()} has both sides in it, and is none itself; several such files are "
-                    f"[{source}], or the same option again for each"
+                    f"{source}: {part} has both sides in it, and is none itself; several such files are [{source}], or "
+                    "the same option again for each"
                 )
-        return tuple(existing([part.strip()]) for part in parts)
+        return tuple(existing([part]) for part in parts)
     if source.removesuffix(".gz").endswith((".tsv", ".jsonl")):
         return (existing([source]),)
     if Path(source).is_dir():
@@ -174,7 +173,16 @@ def files(source: str, languages: Languages) -> tuple[Path, ...]:
     for language in languages:
         if Path(source).is_file() and source.removesuffix(".gz").endswith("." + language):
             raise FileNotFoundError(f"{source} is one side: leave out .{language}, both languages' endings are added")
-    return tuple(existing([f"{source}.{language}", f"{source}.{language}.gz"]) for language in languages)
+    sides = [[f"{source}.{language}", f"{source}.{language}.gz"] for language in languages]
+    return existing(sides[0], sides[1]), existing(sides[1], sides[0])
+
+
+def two_files(source: str, languages: Languages) -> list[str]:
+    """The files of a source that names both, SOURCE,TARGET; none for one whose own name has a comma, or has none."""
+    whole = [source, *(f"{source}.{language}{end}" for language in languages for end in ("", ".gz"))]
+    if "," not in source or any(Path(name).is_file() for name in whole):
+        return []
+    return [part.strip() for part in source.split(",")]
 
 
 def refuse_format(source: str) -> None:
@@ -187,24 +195,24 @@ def refuse_format(source: str) -> None:
         )
 
 
-def existing(names: list[str]) -> Path:
-    """The first of the names that is a file."""
+def existing(names: list[str], other_side: Sequence[str] = ()) -> Path:
+    """The first of the names that is a file; the files of the other side were not meant."""
     for path in map(Path, names):
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder, not a file")
         if path.is_file():
             return path
-    raise FileNotFoundError(f"there is no {' or '.join(names)}{nearest(Path(names[0]))}")
+    raise FileNotFoundError(f"there is no {' or '.join(names)}{nearest(Path(names[0]), other_side)}")
 
 
-def nearest(path: Path) -> str:
-    """A hint at the file that may have been meant, but not at the other side of the same corpus."""
+def nearest(path: Path, but: Sequence[str] = ()) -> str:
+    """A hint at the file that may have been meant, none of those in `but`."""
     from difflib import get_close_matches
 
     if not path.parent.is_dir():
         return f": {path.parent} is not a folder"
-    others = sorted(other.name for other in path.parent.iterdir() if other.stem != path.stem or other.is_dir())
-    close = get_close_matches(path.name, others, n=1)
+    there = {other.name for other in path.parent.iterdir()} - {Path(name).name for name in but}
+    close = get_close_matches(path.name, sorted(there), n=1)
     return f"; did you mean {path.with_name(close[0])}?" if close else ""
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,12 @@ def _fit(config: Config, folder: Path, overwrite: bool, place: torch.device) -> 
     _check_optimizer(config)
     resuming, changed = prepare_folder(folder, config, overwrite)
     if resuming and not changed and (folder / checkpoint.INFO).exists():
-        with suppress(OSError):  # the text may be gone by now
+        try:
             _check_text(folder, config)
+        except ConfigError:
+            raise
+        except (OSError, ValueError):
+            log.info("its text can no longer be read")
         if config.task == "translation" and not (folder / shortlist.FILE).exists():  # of an earlier version
             add_shortlist(config, folder)
         log.info("%s is already trained; nothing to do", folder)
@@ -111,7 +115,7 @@ def _fit(config: Config, folder: Path, overwrite: bool, place: torch.device) -> 
             _remove_run(folder)
             _put_back(folder)
         raise
-    shutil.rmtree(folder / BEFORE, ignore_errors=True)
+    _let_go(folder)
     if changed:
         checkpoint.write_whole(folder / checkpoint.CONFIG, dump(config))
         (folder / checkpoint.INFO).unlink(missing_ok=True)  # until the run has ended under its new options
@@ -192,32 +196,49 @@ def _own_files(folder: Path) -> set[str]:
 
 
 def _remove_run(folder: Path) -> None:
-    """Remove a run's own files, or nothing if there is anything else."""
-    for name in _own_files(folder):
+    """Remove a run's own files, its config last, or nothing if there is anything else."""
+    for name in _config_last(_own_files(folder)):
         shutil.rmtree(folder / name) if name == "training" else (folder / name).unlink()
+
+
+def _config_last(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: name == checkpoint.CONFIG)
+
+
+# A run that is set aside is there as long as its config is: that goes there first, comes back last, is removed first.
+# So whenever a process is killed, the next one knows which of two runs is whole.
 
 
 def _set_aside(folder: Path) -> None:
     """Make room for another run in the folder; what was there can be put back."""
     names = _own_files(folder)
     (folder / BEFORE).mkdir()
-    for name in names:
+    for name in reversed(_config_last(names)):
         (folder / name).rename(folder / BEFORE / name)
-
-
-def _undo(folder: Path) -> None:
-    """Put back the run that was set aside for one which was killed before it could begin, and remove that one."""
-    if (folder / BEFORE / checkpoint.CONFIG).exists() and (folder / checkpoint.CONFIG).exists():
-        _remove_run(folder)
-    _put_back(folder)
 
 
 def _put_back(folder: Path) -> None:
     """Undo it, if it was done."""
     if (folder / BEFORE).is_dir():
-        for path in (folder / BEFORE).iterdir():
-            path.rename(folder / path.name)
+        for name in _config_last(path.name for path in (folder / BEFORE).iterdir()):
+            (folder / BEFORE / name).rename(folder / name)
         (folder / BEFORE).rmdir()
+
+
+def _let_go(folder: Path) -> None:
+    """Remove the run that was set aside, for the new one has begun."""
+    (folder / BEFORE / checkpoint.CONFIG).unlink(missing_ok=True)
+    shutil.rmtree(folder / BEFORE, ignore_errors=True)
+
+
+def _undo(folder: Path) -> None:
+    """Put back a run that was set aside for one which was killed before it could begin, and remove that one."""
+    if not (folder / BEFORE / checkpoint.CONFIG).exists():
+        _let_go(folder)
+        return
+    if (folder / checkpoint.CONFIG).exists():
+        _remove_run(folder)
+    _put_back(folder)
 
 
 def _check_optimizer(config: Config) -> None:

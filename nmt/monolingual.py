@@ -23,7 +23,7 @@ from nmt.batches import CHUNK, Loader, TokenBatches, cache_folder, collate
 from nmt.corpus import DataOptions, Languages, Report
 from nmt.tokenizer import BOS, EOS, PAD, Tokenizer
 
-TEXT_FORMAT = "nmt text 1"  # part of every cache key: change it when the file or the encoding changes
+TEXT_FORMAT = "nmt text 2"  # part of every cache key: change it when the file or the encoding changes
 
 
 class Stretch(NamedTuple):
@@ -40,7 +40,8 @@ class Stretch(NamedTuple):
 
 def text_file(source: str, languages: Languages) -> Path | None:
     """The plain text file that a source names, itself or by the prefix of its target side; None for other formats."""
-    if source.startswith("hf:") or source.removesuffix(".gz").endswith((".tsv", ".jsonl")) or "," in source:
+    of_tables = source.startswith("hf:") or source.removesuffix(".gz").endswith((".tsv", ".jsonl"))
+    if of_tables or corpus.two_files(source, languages):
         return None
     corpus.refuse_format(source)
     side = f"{source}.{languages[1]}"

@@ -204,7 +204,7 @@ def _tokenizers(config: Config, folder: Path) -> Tokenizers:
     alone = config.task == "language-model"
     if config.tokenizer.model:
         tokenizers = Tokenizers.load(Path(config.tokenizer.model))
-        _refuse_learning(config.tokenizer, tokenizers.target.size)
+        _say_what_is_not_learnt(config.tokenizer)
         tokenizers = Tokenizers(tokenizers.target, tokenizers.target) if alone else tokenizers
         if not alone and config.tokenizer.joint != (tokenizers.source is tokenizers.target):
             raise ConfigError(
@@ -223,14 +223,14 @@ def _tokenizers(config: Config, folder: Path) -> Tokenizers:
     )
 
 
-def _refuse_learning(options: TokenizerOptions, size: int) -> None:
-    """ConfigError for options of how a vocabulary is learnt, where one of so many pieces is taken over."""
-    for name in ("type", "vocab_size", "character_coverage", "byte_fallback"):
-        usual = TokenizerOptions.__dataclass_fields__[name].default
-        if getattr(options, name) not in (usual, size):
-            raise ConfigError(
-                f"tokenizer.{name} is for learning a vocabulary, and {options.model} gives one: leave it at {usual}"
-            )
+def _say_what_is_not_learnt(options: TokenizerOptions) -> None:
+    """Name the options of how a vocabulary is learnt, where one is taken over."""
+    fields = TokenizerOptions.__dataclass_fields__
+    names = [
+        f"tokenizer.{name}" for name in fields if getattr(options, name) != fields[name].default and name != "model"
+    ]
+    if names := [name for name in names if name != "tokenizer.joint"]:
+        log.info("the vocabulary is that of %s: %s said nothing", options.model, ", ".join(names))
 
 
 def _training_text(config: Config, sides: Iterable[int]) -> Iterable[str]:

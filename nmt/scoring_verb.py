@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nmt.streams import called, reading, writing
-from nmt.verbs import UsageError, add_device_options, add_verb
+from nmt.verbs import UsageError, add_device_options, add_verb, one_from_stdin
 
 if TYPE_CHECKING:
     from nmt.corpus import Pair
@@ -75,8 +75,7 @@ def _check_usage(options: argparse.Namespace) -> None:
             "score needs one of: pairs (-s FILE -t FILE), text (-i FILE), a list (--n-best FILE -s FILE), a table "
             "(--phrase-table FILE)"
         )
-    if [options.source, options.target, options.input, options.n_best, options.phrase_table].count("-") > 1:
-        raise UsageError("only one file can be standard input (-)")
+    one_from_stdin([options.source, options.target, options.input, options.n_best, options.phrase_table])
     if not options.model + options.reverse_model:
         raise UsageError("score needs a model: -m FOLDER, or --reverse-model FOLDER")
     if options.input and options.reverse_model:

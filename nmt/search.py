@@ -84,8 +84,8 @@ class SearchOptions:
             if value is not None and not (floor <= value < math.inf and value > -math.inf):
                 least = f"at least {floor} and " if floor > -math.inf else ""
                 raise ValueError(f"{name} must be {least}finite, got {value}")
-        if self.length_penalty > 50:  # divisors of long translations would be no numbers any more
-            raise ValueError(f"length_penalty must be at most 50, got {self.length_penalty}")
+        if self.length_penalty > 10:  # the divisor of a long translation would be no float32 any more
+            raise ValueError(f"length_penalty must be at most 10, got {self.length_penalty}")
         if self.n_best > self.beam_size:
             raise ValueError(f"n_best is {self.n_best}, more than the {self.beam_size} of beam_size: widen the beam")
         if self.beam_size % self.diverse_groups:

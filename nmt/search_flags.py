@@ -221,11 +221,16 @@ def sampling_options(options: argparse.Namespace) -> "SamplingOptions | None":
         raise UsageError(str(error)) from error
 
 
+def lists(options: argparse.Namespace) -> bool:
+    """Whether several translations of a line are asked for."""
+    return bool(options.n_best or (options.sample or 1) > 1)
+
+
 def answer_options(options: argparse.Namespace) -> "AnswerOptions":
     """What is made of the translations found."""
     from nmt.answers import AnswerOptions
 
     utility = (options.mbr_utility or "chrf") if options.mbr else ""
-    told = options.verb == "translate" and (options.jsonl or options.n_best)  # log-probabilities, that is
+    told = options.verb == "translate" and (options.jsonl or lists(options))  # log-probabilities, that is
     priced = bool(told or options.mbr_from == "n-best")
     return AnswerOptions(options.copy_unknown, getattr(options, "distinct", False), utility, priced=priced)

@@ -14,11 +14,12 @@ from nmt.search_flags import (
     add_machine_options,
     add_model_options,
     add_search_options,
+    lists,
     loader,
     require_attention,
 )
 from nmt.streams import in_step, reading, write_json, write_n_best, write_text, writing
-from nmt.verbs import UsageError, add_verb
+from nmt.verbs import UsageError, add_verb, one_from_stdin
 
 if TYPE_CHECKING:
     from nmt.answers import Translation
@@ -79,8 +80,7 @@ def _check_usage(options: argparse.Namespace) -> None:
         raise UsageError(f"--workers must be at least 1, not {options.workers}")
     if options.workers > 1 and _by_hand(options):
         raise UsageError("--workers share a file among them, and lines typed one by one are none: leave it out")
-    if [options.input, options.prefix, options.constraints].count("-") > 1:
-        raise UsageError("only one file can be standard input (-)")
+    one_from_stdin([options.input, options.prefix, options.constraints])
     if options.distinct and not options.n_best:
         raise UsageError("--distinct needs a list: --n-best N")
     if options.alignment or options.plot:
@@ -109,10 +109,9 @@ def _answering(options: argparse.Namespace) -> "Callable[[Iterable[str | Request
 
 def _writer(options: argparse.Namespace) -> Callable[..., None]:
     """How a translation is printed: an object, a list, or the best as text."""
-    several = bool(options.n_best or (options.sample or 1) > 1)
     if options.jsonl:
-        return partial(write_json, with_n_best=several)
-    return partial(write_n_best if several else write_text, with_links=options.alignment)
+        return partial(write_json, with_n_best=lists(options))
+    return partial(write_n_best if lists(options) else write_text, with_links=options.alignment)
 
 
 def _requests(options: argparse.Namespace, streams: ExitStack) -> "Iterable[str | Request]":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nmt.search_flags import add_machine_options, flag
-from nmt.verbs import UsageError, add_verb
+from nmt.verbs import UsageError, add_verb, one_from_stdin
 
 if TYPE_CHECKING:
     from nmt.tuning import Sweep, Trial, Tuning
@@ -89,8 +89,7 @@ def _text(options: argparse.Namespace, tuning: "Tuning") -> tuple[list[str], lis
 
     if options.source:
         files = [options.source, *options.reference]
-        if files.count("-") > 1:
-            raise UsageError("only one file can be standard input (-)")
+        one_from_stdin(files)
         refuse_test(tuning, [file for file in files if file != "-"])
         sources = evaluation.read_lines(options.source)
         references = [evaluation.read_lines(name) for name in options.reference]

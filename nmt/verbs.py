@@ -1,7 +1,7 @@
 """What the verbs of the command line share: how one is added, options that several have, wrong usage."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -9,6 +9,12 @@ class UsageError(ValueError):
     """Options that do not go together."""
 
     exit_code = 2
+
+
+def one_from_stdin(files: Sequence[str | None]) -> None:
+    """UsageError where more than one of the files is standard input."""
+    if files.count("-") > 1:
+        raise UsageError("only one file can be standard input (-)")
 
 
 class Once(argparse.Action):

@@ -118,8 +118,12 @@ def test_a_missing_side_is_named_with_the_nearest_file(tmp_path):
 
 def test_the_other_side_is_no_hint(tmp_path):
     write(tmp_path, en="A boat .\n")
+    (tmp_path / "corpus.en.gz").touch()
     with pytest.raises(FileNotFoundError, match=r"there is no \S+corpus\.de or \S+corpus\.de\.gz$"):
         read(str(tmp_path / "corpus"))
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(FileNotFoundError, match=r"there is no \S+a\.tsv; did you mean \S+a\.txt\?$"):
+        read(str(tmp_path / "a.tsv"))
 
 
 @pytest.mark.parametrize("name", ["a.tmx", "a.csv", "a.parquet", "a.XML", "a.tmx.gz"])
@@ -142,6 +146,9 @@ def test_a_name_with_a_comma_is_taken_as_it_is_where_it_exists(tmp_path):
     assert read(write(tmp_path / "k,l", en="A boat .\n", de="Ein Boot .\n")) == [BOAT]
     (tmp_path / "k,l" / "a.tsv").write_text("A boat .\tEin Boot .\n")
     assert read(str(tmp_path / "k,l" / "a.tsv")) == [BOAT]
+    assert list(read_sentences(str(tmp_path / "k,l" / "corpus.de"), LANGUAGES, "train")) == [BOAT.target]
+    with pytest.raises(ValueError, match="would be its own translation: set both"):
+        DataOptions(train=[str(tmp_path / "k,l" / "corpus")], source_language="en", target_language="en").check_sides()
 
 
 def test_a_missing_folder_is_named():

@@ -217,8 +217,7 @@ def test_fine_tuning_begins_from_the_model(tmp_path, toy, caplog):
 
 
 def test_it_may_take_over_the_vocabulary_of_a_translator(tmp_path, toy, trained):
-    flags = [f"--tokenizer.model={trained}", "--tokenizer.vocab_size=8000"]  # the default: none is learnt
-    folder = run(toy, tmp_path / "model", *flags, "--training.max_steps=2")
+    folder = run(toy, tmp_path / "model", f"--tokenizer.model={trained}", "--training.max_steps=2")
     assert (folder / "tokenizer.spm").read_bytes() == (trained / "tokenizer.spm").read_bytes()
     assert checkpoint.load_language_model(folder).model.output.weight.size(0) == 60
 

@@ -98,6 +98,12 @@ def test_limits_by_hand():
     assert SearchOptions(min_length_ratio=40).limit(2) == 80
 
 
+@pytest.mark.parametrize("normalization", ["gnmt", "power"])
+def test_the_steepest_divisor_of_the_longest_translation_is_a_number(normalization):
+    divisor = SearchOptions(normalization=normalization, length_penalty=10).divisor(2011)  # of 1,000 pieces
+    assert torch.tensor([divisor]).isfinite().all()
+
+
 def test_fewer_translations_than_asked_for_where_there_are_no_more():
     (found,) = translate(
         by_hand({(): {A: 1.0}, (A,): {EOS: 0.5, B: 0.5}, (A, B): {EOS: 1.0}}), [A], beam_size=4, n_best=4

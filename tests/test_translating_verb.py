@@ -246,6 +246,16 @@ def test_a_shortlist_changes_no_log_probability(translate, scored, trained):
     assert [one["log_prob"] for one in found] == pytest.approx([own for own, _ in scored(trained, found)], abs=1e-3)
 
 
+def test_what_is_drawn_from_a_shortlist_is_priced_where_it_is_listed(run, trained, tmp_path, scored):
+    (tmp_path / "in").write_text("two big red cats\n")
+    rows = [
+        row.split(" ||| ")
+        for row in run("translate", "-m", trained, "-i", tmp_path / "in", "--shortlist", "--sample", 2)
+    ]
+    own = scored(trained, [{"source": "two big red cats", "translation": row[1]} for row in rows])
+    assert [float(row[2].split()[1]) for row in rows] == pytest.approx([one for one, _ in own], abs=1e-2)
+
+
 def test_a_text_only_is_not_priced_anew(trained, tmp_path, monkeypatch, run):
     (tmp_path / "in").write_text("two big red cats\n")
     monkeypatch.setattr("nmt.translator.price", None)
@@ -452,7 +462,7 @@ def test_texts_of_a_list_differ_if_asked_to(translate, unsure):
         ("--sample 2 --mbr 3", "--sample and --mbr do not go together: leave one out"),
         ("--mbr 3 --length-penalty 2", "--mbr and --length-penalty do not go together: leave one out"),
         ("--sample 1 --temperature 1e-40", "line 1: no translation has any probability under these options"),
-        ("--length-penalty 1000", "length_penalty must be at most 50, got 1000.0"),
+        ("--length-penalty 1000", "length_penalty must be at most 10, got 1000.0"),
         ("--mbr 3 --diverse-groups 2", "--mbr and --diverse-groups do not go together: leave one out"),
         ("--mbr 3 --mbr-from n-best --n-best 2", "--mbr and --n-best do not go together: leave one out"),
         ("--constraints asked --diverse-groups 5", "--constraints and --diverse-groups do not go together: leave one"),
