@@ -28,7 +28,8 @@ test-fast: .venv/installed-test
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: Python 3.11 or newer is needed; name one with PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "make: no virtual environment: install python3-venv, or name another Python with PYTHON=" >&2; exit 1; }
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing (torch is large, this can take minutes) ..."

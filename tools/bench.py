@@ -11,14 +11,13 @@ Let nothing else run beside it.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from benchmarks import data, measure, peers, recurrent, startup, train, translate
-from benchmarks.processes import BenchmarkError, peak_memory
+from benchmarks.processes import BenchmarkError, whole_peak
 
 from nmt.translator import OptionError, choose_device
 
@@ -45,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser().parse_args(arguments)
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `nmt` itself has it
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
@@ -57,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         COMMANDS[options.command].run(options, report)
     except (BenchmarkError, OptionError, OSError, ValueError) as error:
         sys.exit(f"bench: {error}")
-    print(f"peak memory of this process {peak_memory():.2f} GB")
+    print(f"peak memory of this process {whole_peak():.2f} GB")
     if options.json:
         report.write(options.json, " ".join(["python tools/bench.py", *arguments]), machine)
 

@@ -85,8 +85,8 @@ def test_translate_with_a_model(measured, toy, trained):
 
 
 def test_translate_without_a_model(measured, toy, capsys):
-    how = ["--precision", "fp32", "--repeats", 1, "--singly", 1, "--lengths", "--most", 8, "--batch-tokens", 1000]
-    [line, _] = measured("translate", *SMALL, "--vocabulary", 500, *how, "--beam-size", 1)
+    how = ["--precision", "fp32", "--repeats", 1, "--singly", 0, "--lengths", "--most", 8, "--batch-tokens", 1000]
+    [line] = measured("translate", *SMALL, "--vocabulary", 500, *how, "--beam-size", 1)
     assert line["pieces"] > 8 * 5, "as many as the sources have"
     assert "random weights" in capsys.readouterr().out
 
@@ -172,11 +172,19 @@ def test_a_system_without_such_a_model_is_left_out(toy, monkeypatch, capsys):
         (["train", "--corpus", "nowhere/train"], "bench: there is no nowhere/train.en or nowhere/train.en.gz"),
         (["translate", "-m", "nowhere"], "bench: no model folder at nowhere"),
         (["train", "--device", "tpu"], "bench: .*device.*tpu"),
+        (["peers", "--updates", "50"], "bench: --updates 50 are no two stretches of --every 50: make them more"),
     ],
 )
 def test_what_is_missing_is_told_in_a_line(arguments, message):
     with pytest.raises(SystemExit, match=message):
         bench.main(arguments)
+
+
+@pytest.mark.parametrize("option", ["train --steps", "peers --every", "recurrent --repeats", "translate --lengths"])
+def test_a_number_that_cannot_be_is_refused_at_once(option, capsys):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        bench.main([*option.split(), "0"])
+    assert "must be at least 1, not 0" in capsys.readouterr().err
 
 
 def test_waiting_for_a_gpu(monkeypatch):

@@ -1,6 +1,8 @@
 """The arithmetic of the benchmarks: what they count, what they read in logs, what they make of seconds."""
 
 import json
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ from benchmarks.joeynmt import JOEYNMT
 from benchmarks.opennmt import OPENNMT
 from benchmarks.processes import BenchmarkError, peak_memory, watch
 from benchmarks.work import Words, Work, count, total, work
+from torch.autograd import DeviceType
 
 from nmt.answers import Candidate, Translation
 from nmt.batches import collate
@@ -163,9 +166,14 @@ import time:       500 |     902000 | nmt.translator
 # ---- the profile
 
 
-def event(name: str, own: float = 0.0, parent=None, sequence: int = -1):
+def event(name: str, own: float = 0.0, parent=None, sequence: int = -1, device=DeviceType.CPU):
     return SimpleNamespace(
-        name=name, self_cpu_time_total=own, self_device_time_total=0.0, cpu_parent=parent, sequence_nr=sequence
+        name=name,
+        self_cpu_time_total=own,
+        self_device_time_total=10 * own,
+        cpu_parent=parent,
+        sequence_nr=sequence,
+        device_type=device,
     )
 
 
@@ -182,6 +190,18 @@ def test_the_way_back_belongs_to_the_part_that_it_undoes():
     events = [step, layer, inner, product, back, node, within, unknown, adam]
     expected = {"rest": 1 + 32, "recurrence": 2, "input products": 4 + 8 + 16, "optimiser": 64}
     assert profile.shares(events, on_gpu=False) == (expected, {"Python": 1, "AccumulateGrad": 32})
+    kernel, span = (event(name, 128e6, device=DeviceType.CUDA) for name in ("gemm", "recurrence"))
+    tenfold = {part: 10 * seconds for part, seconds in expected.items()}
+    assert profile.shares([*events, kernel, span], on_gpu=True)[0] == tenfold
+
+
+def test_huge_pages_are_asked_for_before_torch_looks():
+    """Which it does once, while Lightning is imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    code = "import os, sys; sys.path[:0] = ['.', 'tools']; import benchmarks; "
+    code += "print('torch' in sys.modules, os.environ['THP_MEM_ALLOC_ENABLE'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["False", "1"]
 
 
 # ---- programs

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from arguments import whole
+
 from benchmarks.measure import Report, timed
 from benchmarks.processes import BenchmarkError, forget_peak, nmt, peak_memory, watch
 from benchmarks.text import add_text_options, data_options, generated, learn, read
@@ -21,10 +23,10 @@ from nmt.corpus import DataOptions, Pair
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be chosen."""
     add_text_options(parser)
-    parser.add_argument("--pairs", type=int, default=2_000_000, metavar="N", help="generated; default: 2,000,000")
-    parser.add_argument("--batch-tokens", type=int, default=2048, metavar="N", help="default: 2048")
-    parser.add_argument("--batches", type=int, default=2000, metavar="N", help="that are loaded; default: 2000")
-    parser.add_argument("--repeats", type=int, default=3, help="default: 3")
+    parser.add_argument("--pairs", type=whole(1), default=2_000_000, metavar="N", help="generated; default: 2,000,000")
+    parser.add_argument("--batch-tokens", type=whole(1), default=2048, metavar="N", help="default: 2048")
+    parser.add_argument("--batches", type=whole(1), default=2000, metavar="N", help="that are loaded; default: 2000")
+    parser.add_argument("--repeats", type=whole(1), default=3, help="default: 3")
     parser.add_argument("--folder", type=Path, help="where the corpus is generated for a while; default: $TMPDIR")
 
 
@@ -102,7 +104,7 @@ def starting(options: argparse.Namespace, report: Report, data: DataOptions, fol
         "data.source_language": data.source_language,
         "data.target_language": data.target_language,
         "data.cache": folder / "cache-of-start",
-        "tokenizer.vocab_size": options.vocabulary or 2000,
+        "tokenizer.vocab_size": options.vocabulary or (8000 if options.corpus else 2000),
         "model.embedding_size": 16,
         "model.hidden_size": 16,
         "training.max_steps": 1,

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.processes import peak_memory
+from benchmarks.processes import whole_peak
 from nmt.model.products import product
 from nmt.training import choose_precision
 
@@ -134,7 +134,7 @@ class Report:
     def write(self, path: Path, command: str, machine: str) -> None:
         """All that was kept, as JSON, whole or not at all."""
         found = {"command": command, "date": datetime.date.today().isoformat(), "machine": machine}
-        found |= {"peaks_gflops": self.peaks, "peak_memory_gb": peak_memory(), "lines": self.lines}
+        found |= {"peaks_gflops": self.peaks, "peak_memory_gb": whole_peak(), "lines": self.lines}
         beside = path.with_name(path.name + ".part")
         beside.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
         beside.replace(path)

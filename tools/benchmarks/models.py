@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from arguments import whole
 
 from benchmarks.text import learn, read
 from nmt import __version__, checkpoint
@@ -25,11 +26,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a model folder; without one, random weights and 2000 pieces of the quick-start corpus",
     )
-    parser.add_argument("--hidden", type=int, default=512, help="cells of the random model; default: 512")
-    parser.add_argument("--embedding", type=int, default=512, help="its embeddings; default: 512")
-    parser.add_argument("--layers", type=int, default=2, help="its layers on each side; default: 2")
+    parser.add_argument("--hidden", type=whole(1), default=512, help="cells of the random model; default: 512")
+    parser.add_argument("--embedding", type=whole(1), default=512, help="its embeddings; default: 512")
+    parser.add_argument("--layers", type=whole(1), default=2, help="its layers on each side; default: 2")
     parser.add_argument("--attention", default="general", choices=["none", "dot", "general", "additive"])
-    parser.add_argument("--vocabulary", type=int, default=2000, metavar="PIECES", help="its pieces; default: 2000")
+    parser.add_argument("--vocabulary", type=whole(1), default=2000, metavar="PIECES", help="its pieces; default: 2000")
 
 
 def saved_model(options: argparse.Namespace, folder: Path) -> SavedModel:

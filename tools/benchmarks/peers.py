@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
+from arguments import whole
 
 from benchmarks import text as texts
 from benchmarks import train
@@ -37,21 +38,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be chosen."""
     texts.add_text_options(parser)
     parser.add_argument("--source", metavar="FILE", help="text to translate; default: the first lines of the corpus")
-    parser.add_argument("--most", type=int, default=1000, metavar="LINES", help="of it; default: 1000")
-    parser.add_argument("--singly", type=int, default=100, metavar="LINES", help="one at a time; default: 100")
+    parser.add_argument("--most", type=whole(1), default=1000, metavar="LINES", help="of it; default: 1000")
+    parser.add_argument("--singly", type=whole(0), default=100, metavar="LINES", help="one at a time; default: 100")
     parser.add_argument("--peers", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS), help="default: all")
     parser.add_argument("--attention", default="general", choices=["general", "none"])
-    parser.add_argument("--hidden", type=int, default=512, help="default: 512")
-    parser.add_argument("--embedding", type=int, default=512, help="default: 512")
-    parser.add_argument("--layers", type=int, default=2, help="default: 2")
-    parser.add_argument("--sentences", type=int, default=128, help="of a training batch; default: 128")
-    parser.add_argument("--updates", type=int, default=400, help="default: 400")
-    parser.add_argument("--every", type=int, default=50, help="updates timed together; default: 50")
-    parser.add_argument("--beam-size", type=int, nargs="+", default=[5, 1], help="default: 5 and 1")
+    parser.add_argument("--hidden", type=whole(1), default=512, help="default: 512")
+    parser.add_argument("--embedding", type=whole(1), default=512, help="default: 512")
+    parser.add_argument("--layers", type=whole(1), default=2, help="default: 2")
+    parser.add_argument("--sentences", type=whole(1), default=128, help="of a training batch; default: 128")
+    parser.add_argument("--updates", type=whole(1), default=400, help="default: 400")
+    parser.add_argument("--every", type=whole(1), default=50, help="updates timed together; default: 50")
+    parser.add_argument("--beam-size", type=whole(1), nargs="+", default=[5, 1], help="default: 5 and 1")
     parser.add_argument(
-        "--batch-sizes", type=int, nargs="+", default=[16, 64, 256], metavar="N", help="sentences; default: 16 64 256"
+        "--batch-sizes",
+        type=whole(1),
+        nargs="+",
+        default=[16, 64, 256],
+        metavar="N",
+        help="sentences; default: 16 64 256",
     )
-    parser.add_argument("--longest", type=int, default=100, help="pieces of a translation; default: 100")
+    parser.add_argument("--longest", type=whole(1), default=100, help="pieces of a translation; default: 100")
     parser.add_argument(
         "--venvs", type=Path, default=Path("~/.cache/nmt-bench"), help="where they are installed; default: %(default)s"
     )
@@ -61,6 +67,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
     """All of them in turn. BenchmarkError for a GPU: the others are set up for a CPU."""
     if report.device.type != "cpu":
         raise BenchmarkError("peers are compared on the CPU: leave out --device")
+    if options.updates < 2 * options.every:
+        raise BenchmarkError(
+            f"--updates {options.updates} are no two stretches of --every {options.every}: make them more"
+        )
     systems = [SYSTEMS[name] for name in options.peers]
     for system in systems:
         if options.attention not in system.attentions:
@@ -167,7 +177,7 @@ class Ours:
         translator = Translator(
             self.model, self.text.tokenizers, search, precision=cast(Any, kind), batch_tokens=tokens
         )
-        list(translator.translate(lines[:batch]))
+        list(translator.translate(lines[:2]))  # no more than the others have had: two lines
         start = time.perf_counter()
         if batch == 1:
             answers = [answer for line in lines for answer in translator.translate([line])]

@@ -19,6 +19,8 @@ class BenchmarkError(Exception):
 
 # ---- memory
 
+forgotten: list[float] = []  # the peaks before the last
+
 
 def peak_memory() -> float:
     """The most memory (RSS) that this process has had since `forget_peak`, in GB."""
@@ -28,8 +30,14 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GB  # elsewhere in bytes
 
 
+def whole_peak() -> float:
+    """The most that it has had since it began."""
+    return max([peak_memory(), *forgotten])
+
+
 def forget_peak() -> None:
     """Begin a new peak where the system can (Linux)."""
+    forgotten.append(peak_memory())
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import nmt.training
@@ -95,7 +96,11 @@ class Profile(Callback):
 
 
 def shares(events: Any, on_gpu: bool) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of each part, and of each operation of the rest: own times, on the GPU or on the CPU."""
+    """Seconds of each part, and of each operation of the rest: own times, on the GPU or on the CPU.
+
+    What is listed as of the GPU itself, kernels and ranges, is in the times of the operations that asked for it.
+    """
+    events = [event for event in events if event.device_type == DeviceType.CPU]
     found: dict[str, float] = defaultdict(float)
     rest: dict[str, float] = defaultdict(float)
     parts_of_sequence = {

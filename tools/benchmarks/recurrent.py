@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from arguments import whole
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -17,10 +18,10 @@ from nmt.model.recurrent import Path as Way
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be chosen."""
-    parser.add_argument("--batch", type=int, default=128, metavar="ROWS", help="default: 128")
-    parser.add_argument("--steps", type=int, default=20, help="words of a row; default: 20")
-    parser.add_argument("--hidden", type=int, default=512, help="cells; default: 512")
-    parser.add_argument("--repeats", type=int, default=7, help="default: 7")
+    parser.add_argument("--batch", type=whole(1), default=128, metavar="ROWS", help="default: 128")
+    parser.add_argument("--steps", type=whole(2), default=20, help="words of a row; default: 20")
+    parser.add_argument("--hidden", type=whole(1), default=512, help="cells; default: 512")
+    parser.add_argument("--repeats", type=whole(1), default=7, help="default: 7")
 
 
 class Stack(nn.Module):
@@ -72,7 +73,7 @@ class TorchLSTM(nn.Module):
         """Outputs, packed if there are lengths."""
         if lengths is None:
             return self.lstm(x)[0]
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         return self.lstm(packed)[0].data
 
 
@@ -113,7 +114,9 @@ def cells(options: argparse.Namespace, report: Report, kind: str, lengths: Tenso
         ),
     }
     runs = {
-        name: both_ways(model.to(device), x, kind == "bf16", *([lengths] if words == filled != every else []))
+        name: both_ways(
+            model.to(device), x, kind == "bf16", *([lengths.to(device)] if words == filled != every else [])
+        )
         for name, (model, words, _) in models.items()
     }
     seconds = timed(runs, options.repeats, device=device)

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from arguments import whole
+
 from benchmarks.measure import Report
 from benchmarks.models import add_model_options, model_folder
 from benchmarks.processes import nmt, watch
@@ -18,8 +20,8 @@ LINE = "A man in a red shirt is riding a bicycle down the street."
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be chosen."""
     add_model_options(parser)
-    parser.add_argument("--repeats", type=int, default=7, help="default: 7")
-    parser.add_argument("--imports", type=int, default=12, metavar="N", help="slowest imports shown; default: 12")
+    parser.add_argument("--repeats", type=whole(1), default=7, help="default: 7")
+    parser.add_argument("--imports", type=whole(1), default=12, metavar="N", help="slowest imports shown; default: 12")
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -44,8 +46,8 @@ def imports(module: str, most: int, report: Report) -> None:
     """The imports that take longest, each with all that it imports."""
     text = watch([sys.executable, "-X", "importtime", "-c", f"import {module}"]).text
     report.say(f"import {module}: milliseconds with all that is imported within, and alone")
-    for name, whole, own in slowest(text, most):
-        report.say(f"  {whole:8.1f} {own:8.1f}  {name}", kind="import", of=module, name=name, ms=whole, own_ms=own)
+    for name, all_in, own in slowest(text, most):
+        report.say(f"  {all_in:8.1f} {own:8.1f}  {name}", kind="import", of=module, name=name, ms=all_in, own_ms=own)
 
 
 def slowest(text: str, most: int) -> list[tuple[str, float, float]]:

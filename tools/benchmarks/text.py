@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from arguments import whole
+
 from nmt import corpus
 from nmt.batches import EncodedCorpus, encode_corpus
 from nmt.checkpoint import Tokenizers
@@ -34,7 +36,7 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target-language", default="de", metavar="CODE", help="default: de")
     parser.add_argument(
         "--vocabulary",
-        type=int,
+        type=whole(1),
         metavar="PIECES",
         help="default: 8000, and 2000 for the quick-start corpus",
     )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
+from arguments import whole
 from lightning.pytorch.callbacks import Callback
 
 from benchmarks.measure import Report, spread, synchronise
@@ -33,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What can be chosen."""
     add_text_options(parser)
     add_shape_options(parser)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[512], metavar="CELLS", help="default: 512")
+    parser.add_argument("--hidden", type=whole(1), nargs="+", default=[512], metavar="CELLS", help="default: 512")
     parser.add_argument(
         "--cell",
         nargs="+",
@@ -42,12 +43,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="rnn, lstm, lecture-lstm, layer-norm-lstm or gru, with options behind a plus: lstm+peepholes, "
         "lstm+projection=256, gru+reset=before; several make a table; default: lstm",
     )
-    parser.add_argument("--batch-tokens", type=int, default=2048, metavar="N", help="padded pieces; default: 2048")
-    parser.add_argument("--sentences", type=int, metavar="N", help="sentences of a batch, instead of pieces")
+    parser.add_argument("--batch-tokens", type=whole(1), default=2048, metavar="N", help="padded pieces; default: 2048")
+    parser.add_argument("--sentences", type=whole(1), metavar="N", help="sentences of a batch, instead of pieces")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help="default: auto")
-    parser.add_argument("--steps", type=int, default=30, help="updates that are timed together; default: 30")
-    parser.add_argument("--repeats", type=int, default=5, help="how often; default: 5")
-    parser.add_argument("--warm-up", type=int, default=10, metavar="STEPS", help="updates before; default: 10")
+    parser.add_argument("--steps", type=whole(1), default=30, help="updates that are timed together; default: 30")
+    parser.add_argument("--repeats", type=whole(1), default=5, help="how often; default: 5")
+    parser.add_argument("--warm-up", type=whole(0), default=10, metavar="STEPS", help="updates before; default: 10")
     parser.add_argument("--profile", action="store_true", help="also print which part takes which share")
 
 
@@ -55,8 +56,8 @@ def add_shape_options(parser: argparse.ArgumentParser) -> None:
     """The shape of the network, but for its cells."""
     parser.add_argument("--attention", default="general", choices=["none", "dot", "general", "additive"])
     parser.add_argument("--context", default="initial", choices=["initial", "every-step"], help="with no attention")
-    parser.add_argument("--embedding", type=int, default=512, metavar="SIZE", help="default: 512")
-    parser.add_argument("--layers", type=int, default=2, help="of encoder and decoder each; default: 2")
+    parser.add_argument("--embedding", type=whole(1), default=512, metavar="SIZE", help="default: 512")
+    parser.add_argument("--layers", type=whole(1), default=2, help="of encoder and decoder each; default: 2")
     parser.add_argument("--dropout", type=float, default=0.3, help="default: 0.3")
 
 
@@ -131,11 +132,13 @@ class Found(NamedTuple):
 def measure(loop: Loop, warm_up: int, steps: int, repeats: int) -> Found:
     """Time so many stretches of so many updates."""
     forget_peak()
+    if loop.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(loop.device)
     clock = Clock(warm_up, steps, loop.device)
     model = updates(loop, warm_up + repeats * steps, clock).model
     seconds = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
     words, cost = clock.words, work(model)
-    peak = torch.cuda.max_memory_allocated() / 1e9 if loop.device.type == "cuda" else peak_memory()
+    peak = torch.cuda.max_memory_allocated(loop.device) / 1e9 if loop.device.type == "cuda" else peak_memory()
     return Found(model, seconds, words, [cost.training(part) for part in words], steps, peak)
 
 

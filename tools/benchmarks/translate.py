@@ -16,16 +16,21 @@ from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, get_args
 
+from arguments import whole
+
 from benchmarks.measure import Report, multiplies_bf16, synchronise, timed
 from benchmarks.models import add_model_options, model_folder, never_ending, saved_model
 from benchmarks.processes import nmt, watch
 from benchmarks.work import Words, work
 from nmt import translator as translators
 from nmt.answers import Translation
+from nmt.batches import collate_sources
 from nmt.checkpoint import SavedModel
+from nmt.decoding import decode
 from nmt.evaluation import check_counts, evaluate, read_lines
 from nmt.quickstart import shipped
 from nmt.search import SearchOptions
+from nmt.tokenizer import BOS, EOS, PAD, UNK
 from nmt.translator import Translator
 
 LENGTHS = (10, 25, 50, 100, 200)
@@ -38,16 +43,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-s", "--source", metavar="FILE", help="text; default: the test text of the quick-start corpus")
     parser.add_argument("-r", "--reference", metavar="FILE", help="its translation, for BLEU")
     parser.add_argument("--precision", nargs="+", metavar="NAME", help="default: all that this machine has")
-    parser.add_argument("--beam-size", type=int, nargs="+", default=[5, 1], metavar="K", help="default: 5 and 1")
+    parser.add_argument("--beam-size", type=whole(1), nargs="+", default=[5, 1], metavar="K", help="default: 5 and 1")
     parser.add_argument(
-        "--batch-tokens", type=int, nargs="+", default=[4096, 16384, 65536], metavar="N", help="the best one counts"
+        "--batch-tokens",
+        type=whole(1),
+        nargs="+",
+        default=[4096, 16384, 65536],
+        metavar="N",
+        help="the best one counts",
     )
-    parser.add_argument("--most", type=int, default=1000, metavar="LINES", help="lines of the text; default: 1000")
-    parser.add_argument("--singly", type=int, default=100, metavar="LINES", help="one at a time; default: 100")
-    parser.add_argument("--repeats", type=int, default=3, help="default: 3")
-    parser.add_argument("--lengths", type=int, nargs="*", default=LENGTHS, help="pieces; default: 10 to 200")
+    parser.add_argument("--most", type=whole(1), default=1000, metavar="LINES", help="lines of the text; default: 1000")
+    parser.add_argument("--singly", type=whole(0), default=100, metavar="LINES", help="one at a time; default: 100")
+    parser.add_argument("--repeats", type=whole(1), default=3, help="default: 3")
+    parser.add_argument("--lengths", type=whole(1), nargs="*", default=LENGTHS, help="pieces; default: 10 to 200")
     parser.add_argument(
-        "--lines", type=int, nargs="*", default=[], metavar="N", help="memory of `nmt translate` on so many lines"
+        "--lines", type=whole(1), nargs="*", default=[], metavar="N", help="memory of `nmt translate` on so many lines"
     )
 
 
@@ -71,7 +81,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
                 answers = bench.in_batch(lines, options)
                 if reference:
                     precise = bench.bleu(answers, reference, precise)
-                bench.singly(lines[: options.singly])
+                if options.singly:
+                    bench.singly(lines[: options.singly])
         growth(options, report, saved, lines, kinds[0])
     for count in options.lines:
         endless(options, report, count)
@@ -181,11 +192,18 @@ def growth(options: argparse.Namespace, report: Report, saved: SavedModel, lines
         for length in options.lengths:
             texts = [long_line(saved, lines, length, start) for start in range(TOGETHER)]
             limited = replace(bench.search, max_length=length, max_length_ratio=1e3)
-            run = partial(everything, bench.translator(search=limited, batch_tokens=10**9), texts)
+            run = partial(together, bench.translator(search=limited), texts)
             seconds = timed({"": run}, options.repeats, 1, report.device)[""]
             piece = 1000 * statistics.median(seconds) / length
             note = f"{piece:.2f} ms for a piece of all {TOGETHER}"
             report.time(bench.kind, f"{bench.name}, {length} pieces", seconds, 0, note, ms_per_piece=piece)
+
+
+def together(translator: Translator, lines: list[str]) -> None:
+    """Search for the translations of all lines in one batch, which a translator would divide among the cores."""
+    rows = translator.tokenizers.source.encode(lines)
+    source, lengths = (part.to(translator.device) for part in collate_sources(rows))
+    decode(translator.stepper, source, lengths, translator.search, bos=BOS, eos=EOS, banned=(PAD, BOS), unknown=UNK)
 
 
 def long_line(saved: SavedModel, lines: list[str], length: int, start: int) -> str:
