@@ -180,9 +180,9 @@ def finetune(options: argparse.Namespace) -> None:
 
     base, _ = checkpoint.read_folder(options.model)
     base["data"] |= {"train": [], "validation": [], "test": [], "cache": None}
-    training = base["training"] | {"max_epochs": 5, "max_steps": 0, "max_minutes": 0, "guide_updates": 0}
+    training = base["training"] | {"max_epochs": 5, "max_steps": 0, "max_minutes": 0}
     if training["optimizer"] != "hessian-free":
-        training |= {"learning_rate": training["learning_rate"] / 5, "warmup_steps": 100}
+        training |= {"learning_rate": training["learning_rate"] / 5, "warmup_steps": 100, "guide_updates": 0}
     base["training"] = training
     base |= {"init": options.model, "output": f"{Path(options.model)}-finetuned"}
     _fit(options, base)

@@ -92,7 +92,7 @@ class TrainingOptions:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
-    guide_updates: int = 0
+    guide_updates: int = 500
     max_epochs: int = 20
     max_steps: int = 0
     max_minutes: float = 0.0
@@ -144,8 +144,8 @@ class TrainingOptions:
             ((*first_order, "guide_updates"), ("adam", "sgd", "rmsprop")),
         ]
         for name, having in [(name, having) for names, having in owners for name in names]:
-            usual = TrainingOptions.__dataclass_fields__[name].default
-            if self.optimizer not in having and getattr(self, name) != usual:
+            usual, value = TrainingOptions.__dataclass_fields__[name].default, getattr(self, name)
+            if self.optimizer not in having and value != usual and (name, value) != ("guide_updates", 0):
                 raise ValueError(
                     f"training.{name} is for training.optimizer {' or '.join(having)}, not {self.optimizer}: "
                     f"leave it at {usual}"
@@ -357,7 +357,7 @@ class TranslationModule(TrainingModule):
     ) -> None:
         super().__init__(model, options)
         self.tokenizers, self.validation, self.language = tokenizers, validation, language
-        self.guide = Guide(model, options.guide_updates)
+        self.guide = Guide(model, options.guide_updates if options.optimizer != "hessian-free" else 0)
 
     def _loss(self, batch: Batch, smoothing: float) -> tuple[Tensor, int]:
         """The same, and in training what the guide adds for where attention lies."""

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*treespec")  # Lightning's use 
 
 
 def rates(steps: Sequence[int], *, per_epoch: int = 10, planned: int = 40, halvings: int = 0, **options: Any) -> list:
-    chosen = TrainingOptions(**({"learning_rate": 2.0, "warmup_steps": 0} | options))
+    chosen = TrainingOptions(**({"learning_rate": 2.0, "warmup_steps": 0, "guide_updates": 0} | options))
     return [pytest.approx(rate(chosen, step, per_epoch, planned, halvings), abs=1e-12) for step in steps]
 
 
@@ -127,20 +127,20 @@ NLL = 3 * math.log(2) + 2 * math.log(4)  # A three times, EOS twice
 
 
 def test_the_loss_is_the_cross_entropy_of_the_words():
-    loss, logged = loss_of(TrainingOptions(label_smoothing=0.0))
+    loss, logged = loss_of(TrainingOptions(label_smoothing=0.0, guide_updates=0))
     assert float(loss.detach()) == pytest.approx(NLL)
     assert logged == {"loss": pytest.approx(NLL / 5)}
 
 
 def test_label_smoothing_spreads_a_share_over_all_pieces():
     uniform = 5 * (math.log(8) + math.log(2) + math.log(8) + math.log(4)) / 4
-    loss, logged = loss_of(TrainingOptions(label_smoothing=0.2))
+    loss, logged = loss_of(TrainingOptions(label_smoothing=0.2, guide_updates=0))
     assert float(loss.detach()) == pytest.approx(0.8 * NLL + 0.2 * uniform)
     assert logged == {"loss": pytest.approx((0.8 * NLL + 0.2 * uniform) / 5)}
 
 
 def test_validation_is_not_smoothed():
-    _, logged = loss_of(TrainingOptions(label_smoothing=0.2), validation=True)
+    _, logged = loss_of(TrainingOptions(label_smoothing=0.2, guide_updates=0), validation=True)
     assert logged == {"val_loss": pytest.approx(NLL / 5)}
 
 
@@ -164,7 +164,7 @@ def train(model: nn.Module, batches: Sequence[Batch], **options: Any) -> nn.Modu
     """Run real updates over the batches, once, by plain gradient descent at a rate of 1."""
     plain = {"optimizer": "sgd", "schedule": "constant", "warmup_steps": 0, "learning_rate": 1.0, "clip_norm": 0.0}
     plain = {} if options.get("optimizer") == "hessian-free" else plain  # which has none of these
-    chosen = TrainingOptions(**(plain | {"label_smoothing": 0.0} | options))
+    chosen = TrainingOptions(**(plain | {"label_smoothing": 0.0, "guide_updates": 0} | options))
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=1,
@@ -226,7 +226,7 @@ def test_hessian_free_lowers_the_loss_of_a_network_far_below_one_step_of_descent
 
 def test_what_hessian_free_lowers_is_the_loss_that_is_logged():
     model, batch = network(), collate(PAIRS)
-    module = TranslationModule(model, TrainingOptions(label_smoothing=0.2), None, [])
+    module = TranslationModule(model, TrainingOptions(label_smoothing=0.2, guide_updates=0), None, [])
     expected, words = module._loss(batch, 0.2)
     found = objective(model, batch, 0.2)
     assert_close(found.loss(dict(Spelling(model).named_parameters())), expected / words)
@@ -286,7 +286,7 @@ def test_truncation_is_for_training():
     model.forward = lambda source, lengths, target_in, truncate: (
         seen.append(truncate) or Says.forward(model, source, lengths, target_in)
     )
-    module = TranslationModule(model, TrainingOptions(truncate=7), None, [])
+    module = TranslationModule(model, TrainingOptions(truncate=7, guide_updates=0), None, [])
     module._loss(TWO, 0.0)
     module.eval()._loss(TWO, 0.0)
     assert seen == [7, 0]
@@ -329,7 +329,9 @@ def test_a_padded_batch_trains_as_its_sentences_accumulated():
     ("name", "kind"), [("adam", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("rmsprop", torch.optim.RMSprop)]
 )
 def test_the_optimizer_is_the_one_asked_for(name, kind):
-    options = TrainingOptions(optimizer=name, **({"adam_beta2": 0.9, "weight_decay": 0.5} if name == "adam" else {}))
+    options = TrainingOptions(
+        optimizer=name, guide_updates=0, **({"adam_beta2": 0.9, "weight_decay": 0.5} if name == "adam" else {})
+    )
     module = TranslationModule(Says(EIGHTHS), options, None, [])
     trainer = module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     optimizer = module.configure_optimizers()
