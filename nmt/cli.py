@@ -182,7 +182,8 @@ def finetune(options: argparse.Namespace) -> None:
     base["data"] |= {"train": [], "validation": [], "test": [], "cache": None}
     training = base["training"] | {"max_epochs": 5, "max_steps": 0, "max_minutes": 0}
     if training["optimizer"] != "hessian-free":
-        training |= {"learning_rate": training["learning_rate"] / 5, "warmup_steps": 100, "guide_updates": 0}
+        training |= {"learning_rate": training["learning_rate"] / 5, "warmup_steps": 100}
+        training |= {"guide_updates": 0} if base.get("task") != checkpoint.LANGUAGE_MODEL else {}
     base["training"] = training
     base |= {"init": options.model, "output": f"{Path(options.model)}-finetuned"}
     _fit(options, base)
@@ -218,7 +219,7 @@ def quickstart(options: argparse.Namespace) -> None:
     from nmt.quickstart import report, train_quickstart
 
     train_quickstart(options.output, overwrite=options.overwrite, device=options.device)
-    print(report(options.output))
+    print(report(options.output, options.device))
 
 
 # ---- evaluate, average, info ----

@@ -73,6 +73,8 @@ class Config:
         else:
             self.model.check_encoder()
             self.data.check_sides()
+            if self.model.attention == "none" and self.training.guide_updates not in (0, TrainingOptions.guide_updates):
+                raise ValueError("training.guide_updates is for attention, and model.attention is none: leave it out")
 
     def _check_language_model(self) -> None:
         """Refuse what a language model has not, and ask for what it needs."""
@@ -82,8 +84,8 @@ class Config:
         absent += [("training", name) for name in ("validation_beam", "validation_sentences", "guide_updates")]
         absent += [("search", field.name) for field in dataclasses.fields(SearchOptions)]
         for section, name in absent:
-            value = getattr(getattr(usual, section), name)
-            if getattr(getattr(self, section), name) != value:
+            value, found = (getattr(getattr(one, section), name) for one in (usual, self))
+            if found != value and (name, found) != ("guide_updates", 0):
                 raise ValueError(
                     f"{section}.{name} is for task translation, not language-model: leave it at {str(value).lower()}"
                 )
@@ -93,8 +95,8 @@ class Config:
             raise ValueError("task language-model reads running text in stretches: set training.truncate, say to 35")
         needed = {"validation_metric": "loss", "loss_per": "word", "devices": 1}
         for name, value in needed.items():
-            if (found := getattr(self.training, name)) != value:
-                raise ValueError(f"task language-model needs training.{name} {value}, not {found}")
+            if (other := getattr(self.training, name)) != value:
+                raise ValueError(f"task language-model needs training.{name} {value}, not {other}")
 
 
 class ConfigError(ValueError):

@@ -33,9 +33,9 @@ def train_quickstart(folder: str, *, overwrite: bool, device: str) -> None:
     fit(config, overwrite=overwrite, device=device)
 
 
-def report(folder: str) -> str:
+def report(folder: str, device: str = "auto") -> str:
     """BLEU on the test text and on combinations never seen in training, some translations, and what to try next."""
-    translator = Translator.load(folder)
+    translator = Translator.load(folder, device=device)
     lines = []
     for name, title in (("test", "test"), ("test-unseen", "combinations of words never seen in training")):
         source, reference = (evaluation.read_lines(f"{shipped('quickstart') / name}.{code}") for code in ("en", "de"))

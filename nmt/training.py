@@ -224,7 +224,7 @@ class TrainingModule(pl.LightningModule):
         self.model, self.options = model, options
         self.units = 0  # words or sentences whose gradients wait for the next update
         self.halvings, self.best_loss = 0, math.inf
-        self.random_state: list[Tensor] = []  # of the CPU, then of each GPU
+        self.random_state: list[Tensor] = []  # of the CPU, then of the GPU if there is one
         self.batch: Any = None  # that of the update under way
 
     def read(self, batch: Any) -> Tensor:
@@ -324,7 +324,8 @@ class TrainingModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What an uninterrupted run would still know: the random state of dropout, and the plateau's count."""
-        random = [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+        gpu = self.device if self.device.type == "cuda" else None
+        random = [torch.get_rng_state(), *([torch.cuda.get_rng_state(gpu)] if gpu else [])]
         checkpoint["nmt"] = {"random": random, "halvings": self.halvings, "best_loss": self.best_loss}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -338,8 +339,8 @@ class TrainingModule(pl.LightningModule):
             torch.set_rng_state(self.random_state[0])
         if self.random_state and self.trainer.global_rank:  # it was that of the first process: each draws its own
             torch.manual_seed(int(torch.randint(2**62, ())) + self.trainer.global_rank)
-        if torch.cuda.is_available() and len(self.random_state) == 1 + torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(self.random_state[1:])
+        elif self.device.type == "cuda" and len(self.random_state) > 1:
+            torch.cuda.set_rng_state(self.random_state[1], self.device)
 
 
 class TranslationModule(TrainingModule):

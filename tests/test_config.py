@@ -133,6 +133,10 @@ def test_a_file_that_is_wrong_is_refused_in_one_line(tmp_path, text, complaint):
         (["--hidden_size", "8"], r"unknown option --hidden_size; did you mean --model\.hidden_size\?"),
         (["--data", "corpus/train"], r"--data alone is no option; its own are --data\.NAME, as --data\.train"),
         (["--model=m"], r"--model alone is no option; its own are --model\.NAME, as --model\.\w+"),
+        (
+            ["--model.attention=none", "--training.guide_updates=9"],
+            r"guide_updates is for attention, and model\.attention",
+        ),
         (["--seed=-1"], r"seed must be at least 0 and below 4294967296, not -1"),
         (["--zzz"], r"the command line has the unknown option --zzz; --help lists them all"),
         (

@@ -213,6 +213,35 @@ def test_fine_tuning_begins_from_the_model(tmp_path, toy, caplog):
     assert f"validation perplexity before {score:.2f}, after {score:.2f}" in caplog.text
 
 
+def test_the_verb_fine_tunes_it_too(tmp_path, toy, capsys):
+    folder = run(toy, tmp_path / "model", "--training.max_steps=2")
+    text = [f"--data.{split}={toy.folder / 'val'}" for split in ("train", "validation")]
+    flags = ["-m", str(folder), *text, "-o", str(tmp_path / "tuned"), "--training.max_steps=1", "--device=cpu"]
+    assert main(["finetune", "-q", *flags]) == 0
+    assert json.loads((tmp_path / "tuned" / "info.json").read_text())["steps"] == 1
+
+
+def test_noise_is_where_it_is_asked_for():
+    """Dropped features in the input of every layer and of the readout; of the rest, each layer knows its share."""
+    options = ModelOptions(
+        embedding_size=200, hidden_size=200, decoder_layers=2, dropout=0.5, recurrent_dropout=0.2, word_dropout=0.3
+    )
+    model = build_language_model(options, 12)
+    assert [(layer.recurrent_dropout, layer.zoneout) for layer in model.layers] == [(0.2, 0.0)] * 2
+    assert model.embedding.word_dropout == 0.3
+    zoned = build_language_model(ModelOptions(embedding_size=8, hidden_size=8, zoneout=0.1), 12)
+    assert {layer.zoneout for layer in zoned.layers} == {0.1}
+    seen = []
+    for reader in (*model.layers, model.readout):
+        reader.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    model.embedding.word_dropout = 0.0
+    model(torch.tensor([[5, 6, 7]]), model.start(torch.zeros(1, 1), torch.ones(1)))
+    assert len(seen) == 3
+    for x in seen:
+        assert 0.3 < (x == 0).float().mean() < 0.7
+        assert torch.equal(x[0, 0] == 0, x[0, 2] == 0)
+
+
 # ---- its vocabulary, and what it is not ----
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -323,6 +324,51 @@ def test_what_is_left_at_the_end_of_an_epoch_is_an_update_of_its_own():
 def test_a_padded_batch_trains_as_its_sentences_accumulated():
     alone = [collate([pair]) for pair in PAIRS]
     assert_same_weights(train(network(), alone, accumulate=5), train(network(), [collate(PAIRS)]))
+
+
+def test_of_several_processes_the_gradient_is_over_the_mean_of_their_words():
+    """As the gradients themselves are averaged over the processes: so it is that of all words together."""
+    module = TranslationModule(Says(EIGHTHS), TrainingOptions(devices=2, clip_norm=0, guide_updates=0), None, [])
+    asked = []
+    strategy = SimpleNamespace(reduce=lambda units, reduce_op: asked.append((float(units), reduce_op)) or tensor(4.0))
+    module._trainer = SimpleNamespace(strategy=strategy)
+    module.units, module.model.bias.grad = 5, tensor([1.0, 2.0, 3.0, 4.0])
+    module.configure_gradient_clipping(None)
+    assert asked == [(5.0, "mean")]
+    assert_close(module.model.bias.grad, tensor([0.25, 0.5, 0.75, 1.0]))
+
+
+def test_hessian_free_gets_its_options(monkeypatch):
+    options = TrainingOptions(optimizer="hessian-free", damping=3.0, structural_damping=0.1, label_smoothing=0.2)
+    module = TranslationModule(network(), options, None, [])
+    optimizer = module.configure_optimizers()
+    assert optimizer.param_groups[0]["damping"] == 3.0
+    assert optimizer.structural_damping == 0.1
+    told = []
+    monkeypatch.setattr(training, "objective", lambda *arguments: told.append(arguments) or "objective")
+    monkeypatch.setattr(optimizer, "step", lambda objective: told.append(objective))
+    module.batch = TWO
+    module.optimizer_step(0, 0, optimizer, lambda: None)
+    assert told == [(module.model, TWO, 0.2), "objective"]
+
+
+def test_the_beam_of_validation_is_that_asked_for(monkeypatch):
+    beams = []
+
+    class Translates:
+        def __init__(self, model, tokenizers, search):
+            beams.append(search.beam_size)
+
+        def translate(self, lines):
+            return []
+
+    monkeypatch.setattr(training, "Translator", Translates)
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: [SimpleNamespace(score=7.0)])
+    module = TranslationModule(network(), TrainingOptions(validation_beam=4), None, [])
+    module._trainer = SimpleNamespace(callback_metrics={"val_loss": tensor(2.0)})
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    module.on_validation_epoch_end()
+    assert beams == [4]
 
 
 @pytest.mark.parametrize(

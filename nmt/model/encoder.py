@@ -75,7 +75,7 @@ def encode(
     x = x if order is None else x.gather(1, order.expand_as(x))
     final = []
     for number, layer in enumerate(layers):
-        outputs, state = layer(x := drop(x), lengths=lengths)  # (B, S, M)
+        outputs, state = layer(drop(x), lengths=lengths)  # (B, S, M)
         x = outputs + x if residual and number else outputs
         final.append(state)
     outputs = x if order is None else x.gather(1, order.expand_as(x))

@@ -176,6 +176,21 @@ def test_dropout_is_for_training_only():
     assert torch.equal(decoder(words, decoder.start(batch))[0], expected)
 
 
+def test_dropout_reads_every_layers_input_and_the_readouts():
+    decoder = Decoder(200, 200, 2, 200, bridge=nn.Identity(), attention=GeneralAttention(200, 200), dropout=0.5)
+    seen = []
+    for layer in decoder.layers:
+        layer.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    decoder.readout.register_forward_pre_hook(lambda _, arguments: seen.extend(arguments[:2]))
+    state = LSTMState(torch.zeros(1, 200), torch.zeros(1, 200))
+    memory = decoder.attention.prepare(torch.ones(1, 3, 200), torch.ones(1, 3, dtype=torch.bool), torch.zeros(1, 0))
+    decoder(torch.ones(1, 3, 200), DecoderState((state, state), torch.zeros(1, 3), memory))
+    assert len(seen) == 4  # two layers, and of the readout what the last said and the context
+    for x in seen:
+        assert 0.3 < (x == 0).float().mean() < 0.7
+        assert torch.equal(x[0, 0] == 0, x[0, 2] == 0)
+
+
 # ---- the bridge
 
 

@@ -148,6 +148,18 @@ def test_dropout_reads_every_layers_input():
         assert torch.equal(x[0, 0] == 0, x[0, 2] == 0)
 
 
+def test_what_a_residual_adds_is_not_dropped():
+    """Upper layers that say nothing put out what the first says, in training too."""
+    encoder = Encoder(8, 8, 3, residual=True, dropout=0.5)
+    for layer in encoder.layers[1:]:
+        for weight in layer.parameters():
+            nn.init.zeros_(weight)
+    first = []
+    encoder.layers[0].register_forward_hook(lambda _, arguments, found: first.append(found[0]))
+    outputs = encoder(torch.randn(4, 4, 8), LENGTHS).outputs
+    assert torch.equal(outputs[WORDS], first[0][WORDS])
+
+
 def test_two_directions_share_the_hidden_size():
     encoder = Encoder(E, 6, 2, bidirectional=True)
     assert [[cell.hidden_size for cell in layer.cells] for layer in encoder.layers] == [[3, 3], [3, 3]]
