@@ -79,6 +79,7 @@ def toy(tmp_path_factory) -> Toy:
         "training.learning_rate": 0.01,
         "training.warmup_steps": 10,
         "training.label_smoothing": 0.0,
+        "training.guide_updates": 0,
         "training.max_epochs": 8,
         "training.precision": "fp32",
     }
