@@ -366,8 +366,8 @@ def test_text_that_changed_before_a_killed_run_had_a_vocabulary_is_refused(tmp_p
     flags = [f"--data.train={tmp_path / 'train'}", "--training.max_steps=2"]
     with monkeypatch.context() as patch:  # killed while text is encoded, the vocabulary there
         patch.setattr(fit, "_remove_run", lambda folder: None)
-        patch.setattr(runs, "_encode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(runs, "_encode", lambda *_: (_ for _ in ()).throw(Killed("while text is encoded")))
+        with pytest.raises(Killed, match="while text is encoded"):
             run(toy, tmp_path / "model", *flags)
     assert (tmp_path / "model" / "tokenizer.spm").exists()
     for language in ("en", "de"):
