@@ -30,7 +30,7 @@ from nmt.translator import choose_device
 
 log = logging.getLogger("nmt")
 
-BEFORE = "before"  # in the model folder: the run that is overwritten, until the new one can begin
+BEFORE = ".overwritten"  # in the model folder: the run that was there, until the new one can begin
 FREE_TO_CHANGE = ("training.", "search.", "data.test")
 OF_NO_CONSEQUENCE = ("data.workers", "data.cache", "output")
 BOUND = (  # to what a run has done

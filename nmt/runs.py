@@ -226,10 +226,8 @@ def _tokenizers(config: Config, folder: Path) -> Tokenizers:
 def _say_what_is_not_learnt(options: TokenizerOptions) -> None:
     """Name the options of how a vocabulary is learnt, where one is taken over."""
     fields = TokenizerOptions.__dataclass_fields__
-    names = [
-        f"tokenizer.{name}" for name in fields if getattr(options, name) != fields[name].default and name != "model"
-    ]
-    if names := [name for name in names if name != "tokenizer.joint"]:
+    given = [name for name in fields if getattr(options, name) != fields[name].default]
+    if names := [f"tokenizer.{name}" for name in given if name not in ("model", "joint")]:
         log.info("the vocabulary is that of %s: %s said nothing", options.model, ", ".join(names))
 
 

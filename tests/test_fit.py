@@ -239,7 +239,7 @@ def test_a_model_is_not_overwritten_by_a_run_that_cannot_begin(tmp_path, toy, fl
     assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     run(toy, folder, "--training.max_steps=3", overwrite=True)
     assert outcome(folder)[1]["steps"] == 3
-    assert not (folder / "before").exists()
+    assert not (folder / fit.BEFORE).exists()
 
 
 @pytest.mark.parametrize("flags", [["--tokenizer.vocab_size=5000"], ["--data.train=nowhere"]])
@@ -316,7 +316,7 @@ def test_whenever_it_is_killed_one_of_two_runs_is_whole(tmp_path):
             undone = not killed_after(second, fit._undo, folder)
             fit._undo(folder)
             assert contents(folder) in (OLD, NEW)
-            assert not (folder / "before").exists()
+            assert not (folder / fit.BEFORE).exists()
             found.append(contents(folder) == NEW)
             if undone:
                 break
@@ -325,6 +325,15 @@ def test_whenever_it_is_killed_one_of_two_runs_is_whole(tmp_path):
     assert first > len(OLD)
     assert found == sorted(found)  # first always the old one, and from some change on the new one
     assert 0 < sum(found) < len(found)
+
+
+def test_a_folder_called_before_is_nobody_elses(tmp_path, toy):
+    (tmp_path / "mine" / "before").mkdir(parents=True)
+    (tmp_path / "mine" / "before" / "notes.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="choose another --output"):
+            run(toy, tmp_path / "mine", "--training.max_steps=2", overwrite=overwrite)
+    assert contents(tmp_path / "mine") == {"before/notes.txt": "mine"}
 
 
 def test_the_shortlist_is_of_the_text_that_was_trained_on(tmp_path, toy, monkeypatch):

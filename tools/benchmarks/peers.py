@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     texts.add_text_options(parser)
     parser.add_argument("--source", metavar="FILE", help="text to translate; default: the first lines of the corpus")
     parser.add_argument("--most", type=whole(1), default=1000, metavar="LINES", help="of it; default: 1000")
-    parser.add_argument("--singly", type=whole(0), default=100, metavar="LINES", help="one at a time; default: 100")
+    parser.add_argument("--singly", type=whole(1), default=100, metavar="LINES", help="one at a time; default: 100")
     parser.add_argument("--peers", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS), help="default: all")
     parser.add_argument("--attention", default="general", choices=["general", "none"])
     parser.add_argument("--hidden", type=whole(1), default=512, help="default: 512")
