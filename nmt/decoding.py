@@ -16,7 +16,8 @@ from nmt.constraints import Constraints
 from nmt.diversity import diverse
 from nmt.rules import forced_prefix, minimum_length, no_repeat
 from nmt.sampling import SamplingOptions, drawing, follow
-from nmt.search import Bonus, Choice, Hypothesis, Key, Rule, SearchOptions, Stepper, ban, beam_search, select
+from nmt.search import Bonus, Choice, Hypothesis, Key, Rule, SearchOptions, Stepper, ban, beam_search
+from nmt.states import select
 from nmt.steppers import Recording, coverage
 
 Ids = Sequence[int]

@@ -26,8 +26,8 @@ from nmt.search import (
     Stepper,
     end_here,
     score,
-    select,
 )
+from nmt.states import leaving, select
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,10 @@ def follow(
             ended = Candidates(paths.log_probs.where(ends, -math.inf), paths.tokens, rows)
             history.end(score(ended, moment, options, bonus), ended, sentences)
             done = [a or b for a, b in zip(done, paths.ended.all(1).tolist(), strict=True)]
-            if any(done):
-                staying = torch.tensor([n for n, over in enumerate(done) if not over], dtype=torch.long, device=device)
-                sentences = [sentence for sentence, over in zip(sentences, done, strict=True) if not over]
-                paths, rows = select((paths, rows), staying, None)
-                state = select(state, rows.flatten(), staying)
+            if gone := leaving(done, device):
+                sentences = [sentences[place] for place in gone.order]
+                paths, rows = select((paths, rows), torch.tensor(gone.order, dtype=torch.long, device=device), None)
+                state = select(state, rows.flatten(), gone)
         history.add(rows.flatten(), paths.tokens.flatten(), state.alignment if with_alignment else None)
     serial = count()
     return history.read(lengths.tolist(), width, 1, distinct or (lambda tokens: next(serial)))

@@ -26,7 +26,7 @@ from nmt.corpus import Pair
 from nmt.evaluation import Score
 from nmt.model.language_model import LanguageModel
 from nmt.model.seq2seq import Seq2Seq
-from nmt.search import select
+from nmt.states import select
 from nmt.tokenizer import PAD
 from nmt.translator import LONGEST, WINDOW, OptionError, choose_device
 

@@ -18,6 +18,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 import torch
 from torch import Tensor
 
+from nmt.states import leaving, select
+
 Normalization = Literal["gnmt", "power", "none"]
 
 
@@ -35,9 +37,9 @@ State = TypeVar("State", bound=Looking)
 class Stepper(Protocol[State]):
     """All that the search knows of a model.
 
-    A state is any nesting of NamedTuples and tuples of tensors. What lies under a field named `memory` is only read and
-    has one row per sentence; every other tensor has one row per hypothesis. The rows of a sentence lie together, so
-    that row n of N belongs to the memory's row n // (N // B).
+    A state is any nesting of NamedTuples and tuples of tensors. What lies under a field named `memory` has one row per
+    sentence and is only read by a step, but the search writes over what `start` gave it; every other tensor has one row
+    per hypothesis. The rows of a sentence lie together, so that row n of N belongs to the memory's row n // (N // B).
     """
 
     def start(self, source: Tensor, lengths: Tensor) -> State:
@@ -220,18 +222,6 @@ class History:
         return [list(different.values())[:n_best] for different in found]
 
 
-def select(state: Any, rows: Tensor | None, sentences: Tensor | None) -> Any:
-    """The state of these rows and, under `memory`, of these sentences; None leaves all as it is, uncopied."""
-    if rows is None:
-        return state
-    if isinstance(state, Tensor):
-        return state.index_select(0, rows)
-    if not hasattr(state, "_fields"):
-        return tuple(select(part, rows, sentences) for part in state)
-    parts = zip(state._fields, state, strict=True)
-    return type(state)(*(select(part, sentences if name == "memory" else rows, sentences) for name, part in parts))
-
-
 def ban(tokens: Tensor, log_probs: Tensor, moment: Moment) -> None:
     """A rule: never these tokens."""
     log_probs.index_fill_(2, tokens, -math.inf)
@@ -324,18 +314,19 @@ def first_frontier(limits: list[int], n_best: int, options: SearchOptions, bos: 
     )
 
 
-def remaining(done: list[bool], groups: int) -> list[int]:
-    """Places of the sentences that are searched on: those of which any group is not done."""
-    first = (place // groups * groups for place in range(len(done)))  # of its sentence
-    return [place for place, start in enumerate(first) if not all(done[start : start + groups])]
-
-
-def go_on(frontier: Frontier, rows: Tensor, state: Any, kept: list[int], groups: int) -> tuple[Frontier, Tensor, Any]:
-    """The frontier, rows (B, K) and the state of those rows, of the sentences that are kept."""
-    staying = None if len(kept) == len(rows) else torch.tensor(kept, dtype=torch.long, device=rows.device)
-    frontier, rows = select((frontier, rows), staying, None)
-    owners = staying if groups == 1 or staying is None else staying[::groups] // groups
-    return frontier, rows, select(state, rows.flatten(), owners)
+def go_on(
+    frontier: Frontier, rows: Tensor, state: Any, done: list[bool], groups: int
+) -> tuple[Frontier, Tensor, Any, list[int]]:
+    """The frontier, rows (B, K) and the state of those rows, of the sentences of which any group is not done; their
+    places, in a new order.
+    """
+    over = [all(done[first : first + groups]) for first in range(0, len(done), groups)]
+    gone = leaving(over, rows.device)
+    if gone is None:
+        return frontier, rows, select(state, rows.flatten(), None), list(range(len(done)))
+    kept = [sentence * groups + group for sentence in gone.order for group in range(groups)]
+    frontier, rows = select((frontier, rows), torch.tensor(kept, dtype=torch.long, device=rows.device), None)
+    return frontier, rows, select(state, rows.flatten(), gone), kept
 
 
 @torch.inference_mode()
@@ -393,8 +384,7 @@ def beam_search(
             history.end(scores, ends, sentences)
             frontier = finish(frontier, scores)
             done = [a or b for a, b in zip(done, settled(frontier, length, size, options).tolist(), strict=True)]
-        kept = remaining(done, groups)
-        frontier, rows, state = go_on(frontier, rows, state, kept, groups)
+        frontier, rows, state, kept = go_on(frontier, rows, state, done, groups)
         sentences = [sentences[place] for place in kept]
         history.add(rows.flatten(), frontier.tokens.flatten(), state.alignment if with_alignment else None)
     return history.read(source_lengths, options.n_best, groups, distinct)

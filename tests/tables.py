@@ -50,7 +50,9 @@ class TableModel:
         self.steps: list[tuple[int, int, int]] = []  # rows, rows of memory, address of memory
 
     def start(self, source: Tensor, lengths: Tensor) -> TableState:
-        return TableState(Memory(source, lengths), torch.empty(len(source), 0).long(), torch.zeros(source.shape))
+        return TableState(
+            Memory(source.clone(), lengths.clone()), torch.empty(len(source), 0).long(), torch.zeros(source.shape)
+        )
 
     def step(self, tokens: Tensor, state: TableState) -> tuple[Tensor, TableState]:
         memory, prefix = state.memory, torch.cat([state.prefix, tokens[:, None]], dim=1)

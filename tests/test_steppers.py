@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.search import select
+from nmt.states import select
 from nmt.steppers import Ensemble, Recording, ShallowFusion
 from tests.tables import (
     BOS,

@@ -40,7 +40,7 @@ class NarrowedModel:
 
     def start(self, source: Tensor, lengths: Tensor) -> NarrowedState:
         """As `LaidModel.start`."""
-        return NarrowedState(self.model.start(source, lengths), self.barred[:, None])
+        return NarrowedState(self.model.start(source, lengths), self.barred[:, None].clone())
 
     def step(self, tokens: Tensor, state: NarrowedState) -> tuple[Tensor, NarrowedState]:
         """Read one word per row (N,); log-probabilities of the next (N, V'), in float32, and the state after it."""

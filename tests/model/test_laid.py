@@ -11,7 +11,8 @@ from nmt.model.graphed import GraphedModel
 from nmt.model.laid import LaidEncoder, LaidModel, WholeEncoder, Words, is_bounded, lay_out, within_bounds
 from nmt.model.narrowed import NarrowedModel
 from nmt.model.seq2seq import ModelOptions, build_model
-from nmt.search import SearchOptions, beam_search, select
+from nmt.search import SearchOptions, beam_search
+from nmt.states import select
 
 SOURCE, LENGTHS = (
     torch.randint(4, 20, (5, 7), generator=torch.Generator().manual_seed(1)),

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 from nmt.model.language_model import build_language_model
 from nmt.model.seq2seq import ModelOptions
-from nmt.search import SearchOptions, beam_search, select
+from nmt.search import SearchOptions, beam_search
+from nmt.states import select
 
 BOS, EOS = 2, 3
 CELLS = [
