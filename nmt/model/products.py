@@ -106,8 +106,8 @@ class Packed:
         return found.float()
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
-        """Addend (n, M), which may be written over, + the product of x."""
-        return self(x).add_(addend)
+        """Addend (n, M), contiguous, which is written over, + the product of x."""
+        return addend.add_(self(x))
 
 
 MANY, WIDE = 64, 1024  # rows of inputs, and of weights, from which on oneDNN's product in int8 is the faster
@@ -145,9 +145,9 @@ class Quantised:
         return found if self.bias is None else found.add_(self.bias)
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
-        """Addend (n, M), which may be written over, + the product of x."""
+        """Addend (n, M), contiguous, which is written over, + the product of x."""
         many = self._for_many(x) if self.bounded else None
-        return many(x, addend) if many else self(x).add_(addend)
+        return many(x, addend) if many else addend.add_(self(x))
 
     def _of_bounded(self, x: Tensor) -> Tensor:
         if many := self._for_many(x):
@@ -185,7 +185,7 @@ class ManyRows:
             1 / 63,
             64,
             *self.weight,
-            addend.contiguous(),
+            addend,
             self.bias,
             1.0,
             0,

@@ -8,7 +8,16 @@ from torch.testing import assert_close
 
 from nmt.model.cells import LSTMCell
 from nmt.model.graphed import GraphedModel
-from nmt.model.laid import LaidEncoder, LaidModel, WholeEncoder, Words, is_bounded, lay_out, within_bounds
+from nmt.model.laid import LaidModel, lay_out
+from nmt.model.laid_encoder import (
+    LaidEncoder,
+    WholeEncoder,
+    Words,
+    is_bounded,
+    reading_places,
+    together,
+    within_bounds,
+)
 from nmt.model.narrowed import NarrowedModel
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.search import SearchOptions, beam_search
@@ -111,14 +120,14 @@ def test_one_thread_makes_the_table_and_the_others_go_on_without(monkeypatch):
         assert_close(words(torch.tensor([1, 2])), embedding[1:3] @ weight.t())  # another thread, meanwhile
         return x @ weight.t()
 
-    monkeypatch.setattr("nmt.model.laid.product", product)
+    monkeypatch.setattr("nmt.model.laid_encoder.product", product)
     words(torch.tensor([0, 1, 2, 3]))
     assert made == [4]
     assert_close(words.table, embedding @ weight.t())
 
 
 def test_a_table_that_is_too_large_is_never_made(monkeypatch):
-    monkeypatch.setattr("nmt.model.laid.TABLE", 95)  # 6 rows of 4 numbers of 4 bytes are 96
+    monkeypatch.setattr("nmt.model.laid_encoder.TABLE", 95)  # 6 rows of 4 numbers of 4 bytes are 96
     words = Words(torch.randn(6, 3), torch.randn(4, 3), None)
     for _ in range(4):
         words(torch.tensor([1, 2, 3]))
@@ -233,7 +242,7 @@ def test_a_shape_gets_a_graph_when_it_has_come_often_and_the_oldest_gives_way(mo
     ("options", "precision", "kind"),
     [
         ({}, "fp32", WholeEncoder),
-        ({}, "int8", WholeEncoder),
+        ({}, "int8", LaidEncoder),
         ({}, "bf16", LaidEncoder),
         ({"cell": "gru"}, "fp32", LaidEncoder),
         ({"peepholes": True}, "int8", LaidEncoder),
@@ -241,3 +250,34 @@ def test_a_shape_gets_a_graph_when_it_has_come_often_and_the_oldest_gives_way(mo
 )
 def test_the_encoder_is_the_models_where_torch_has_its_kernel(options, precision, kind):
     assert type(lay_out(model_of(**options), precision).encoder) is kind
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"encoder_layers": 1}, {"encoder_layers": 3, "residual": True}, {"reverse_source": True}]
+)
+def test_an_encoder_laid_out_encodes_as_the_model_does(options, bidirectional):
+    """Lengths in any order, with room to spare: outputs on words, and the states at the last of each sentence."""
+    model = model_of(bidirectional=bidirectional, **options)
+    source, lengths = torch.cat([SOURCE, torch.zeros_like(SOURCE)], dim=1)[[2, 0, 4, 1, 3]], LENGTHS[[2, 0, 4, 1, 3]]
+    with torch.inference_mode():
+        laid = LaidEncoder(model.encoder, model.source_embedding.weight, "fp32")
+        for _ in range(2):  # without a table of words and with
+            (outputs, mask, final), expected = (
+                laid(source, lengths),
+                model.encoder(model.source_embedding(source), lengths),
+            )
+            words = mask[:, :, None]
+            assert_close(outputs * words, expected.outputs * words)
+            assert_close((mask, final), (expected.mask, expected.final))
+
+
+def test_gates_that_a_sigmoid_squashes_stand_together():
+    assert together(torch.arange(8)).tolist() == [0, 1, 2, 3, 6, 7, 4, 5]
+
+
+def test_where_each_direction_stands_at_each_step():
+    places = reading_places(torch.tensor([3, 2, 1]), 4, 2)
+    assert places[:, :, 0].tolist() == [[0, 1, 2, 3]] * 3
+    assert places[:, :, 1].tolist() == [[2, 1, 0, 3], [1, 0, 2, 3], [0, 1, 2, 3]]
+    assert reading_places(torch.tensor([3]), 4, 1)[..., 0].tolist() == [[0, 1, 2, 3]]

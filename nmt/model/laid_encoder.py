@@ -1,0 +1,218 @@
+"""The encoder of a translation model laid out for decoding (`laid.py`): as it is, or step by step.
+
+Shapes: **B** sentences, **T** source length, **D** directions, **H** hidden size of one, **N** words, **G** sums of a
+cell's gates in all directions, **E** input, **V** vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from nmt.model.bptt import Reading, run
+from nmt.model.cells import Cell, LSTMCell, LSTMState, State, like
+from nmt.model.encoder import Encoded, Encoder, encode
+from nmt.model.equations import Unrolled, equations_of
+from nmt.model.products import Packed, Precision, Quantised, pack, product
+from nmt.model.recurrent import Layer, in_reading_order, tf32
+from nmt.model.seq2seq import Seq2Seq
+
+Pack = Callable[..., Packed | Quantised]  # (weight, bias, bounded=...)
+TABLE = 1 << 28  # bytes of the largest table of words
+AT_ONCE = 16  # words whose product takes as long as that of one: the time is that of reading the weight
+
+
+class Words:
+    """W e(y) + b of words y, in float32; from a table, on a CPU once what was asked for took as long as it would."""
+
+    def __init__(self, embedding: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        self.embedding, self.weight, self.bias = embedding, weight, bias
+        self.direct, self.asked, self.table = Packed(weight, bias), 0, embedding.new_empty(0)
+        self.fits = 4 * embedding.size(0) * weight.size(0) <= TABLE
+        if embedding.is_cuda and self.fits:
+            self._look_up()
+
+    def _look_up(self) -> None:
+        """Make the table."""
+        self.fits = False  # one thread makes it; the others go on without until it is there
+        table = product(self.embedding, self.weight)
+        self.table = table if self.bias is None else table.add_(self.bias)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Tokens (N,), or (N, 1), -> (N, G)."""
+        tokens = tokens.flatten()
+        if len(self.table):
+            return self.table.index_select(0, tokens)
+        self.asked += max(len(tokens), AT_ONCE)
+        if self.fits and self.asked >= len(self.embedding):
+            self._look_up()
+        return self.direct(self.embedding.index_select(0, tokens))
+
+
+class CellStep:
+    """The step of a cell that is given what its input says."""
+
+    def __init__(self, cell: Cell, pack: Pack) -> None:
+        self.cell, (self.equations, self.weights) = cell, equations_of(cell)
+        matrices = self.equations.matrices(self.weights)
+        self.times = tuple(pack(matrix, None, bounded=is_bounded(cell)) for matrix in matrices)
+
+    def __call__(self, sums: Tensor, state: State) -> State:
+        """The state after a step, from W x + b (N, G)."""
+        read = state.hidden[:, : self.cell.recurrent_size]
+        gates = sums.new_empty(sums.size(0), self.equations.kept(self.cell.hidden_size)[0])
+        after = like(state, (torch.empty_like(part) for part in state))
+        self.equations.step(self.cell.normed(sums), Unrolled(read, state, gates, after), self.weights, self.times)
+        return after
+
+
+class LaidLayer:
+    """An encoder layer: in each direction, all products with the input at once, and then step by step."""
+
+    def __init__(self, cells: list[Cell], sums: Sequence[Callable[[Tensor], Tensor]], pack: Pack) -> None:
+        """`sums` are W x + b of words x (N, E), for each direction."""
+        self.sums, self.cells = sums, [CellStep(cell, pack) for cell in cells]
+
+    def __call__(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        """Read x (B, T, E), rows of these lengths (B,): outputs (B, T, D*O) and the states at the end (B, D*O), ..."""
+        found = []
+        for number, (cell, sums) in enumerate(zip(self.cells, self.sums, strict=True)):
+            read = partial(self._read, cell, sums)
+            found.append(in_reading_order(read, x, cell.cell.zero_state(x.size(0)), lengths, backwards=number == 1))
+        outputs, states = zip(*found, strict=True)
+        final = like(states[0], (torch.cat(parts, dim=1) for parts in zip(*states, strict=True)))
+        return torch.cat(outputs, dim=2), final
+
+    def _read(
+        self, cell: CellStep, sums: Callable[[Tensor], Tensor], words: Tensor, state: State, order: Reading
+    ) -> tuple[Tensor, State]:
+        products = cell.cell.normed(sums(words))
+        _, after = run(cell.equations, cell.weights, cell.times, products, state, order)
+        return after[0], like(state, (part.index_select(0, order.last) for part in after))
+
+
+class LSTMLayer:
+    """The same of plain LSTMs, a step of all directions at once and in the room of its sums.
+
+    Padding is read as words are, and what comes of it is left out.
+    """
+
+    def __init__(self, cells: list[Cell], sums: Callable[[Tensor], Tensor], pack: Pack) -> None:
+        """`sums` are W x + b of words x (N, E) for all directions, each as `of_input` has it: (N, G)."""
+        self.sums, self.size = sums, cells[0].hidden_size
+        weights = (cast(LSTMCell, cell).recurrent_weight for cell in cells)
+        self.times = [pack(together(weight), None, bounded=True) for weight in weights]
+
+    def __call__(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        """Read x (B, T, E), rows of these lengths (B,): outputs (B, T, D*H) and the states at the end (B, D*H)."""
+        rows, steps, directions = *x.shape[:2], len(self.times)
+        places = reading_places(lengths, steps, directions)  # (B, T, D)
+        row, direction = torch.arange(rows)[:, None, None], torch.arange(directions)
+        order = ((row * steps + places) * directions + direction).permute(1, 2, 0)  # (T, D, B)
+        sums = self.sums(x.flatten(0, 1)).view(-1, 4 * self.size).index_select(0, order.flatten())
+        hidden, cell = self._read(sums.view(steps, directions, rows, -1))
+        of_row = direction * rows + row  # (B, 1, D)
+        outputs = hidden.index_select(0, ((places + 1) * directions * rows + of_row).flatten())
+        last = (lengths[:, None, None] * directions * rows + of_row).flatten()
+        final = LSTMState(*(part.index_select(0, last).view(rows, -1) for part in (hidden, cell)))
+        return outputs.view(rows, steps, -1), final
+
+    def _read(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """All states, from the zero state on, of sums (T, D, B, 4H), which are written over: ((T+1)*D*B, H) each."""
+        steps, directions, rows, _ = sums.shape
+        cell = sums.new_zeros(steps + 1, directions, rows, self.size)
+        hidden = torch.zeros_like(cell)
+        squashed, (i, f, o, g) = sums[..., : 3 * self.size], sums.split(self.size, dim=3)
+        parts = (part.unbind() for part in (squashed, i, f, o, g, cell, cell[1:], hidden[1:]))
+        of_gates, of_hidden = sums.flatten(0, 1).split(directions), hidden.flatten(0, 1).split(directions)
+        for gates, read, (squashed, i, f, o, g, before, after, said) in zip(
+            of_gates, of_hidden, zip(*parts, strict=False), strict=False
+        ):
+            for times, before_it, to in zip(self.times, read, gates, strict=True):
+                times.plus(before_it, to)
+            squashed.sigmoid_()
+            torch.mul(f, before, out=after).addcmul_(i, g.tanh_())
+            torch.tanh(after, out=said).mul_(o)
+        return hidden.view(-1, self.size), cell.view(-1, self.size)
+
+
+def reading_places(lengths: Tensor, steps: int, directions: int) -> Tensor:
+    """(B, T, D) where each direction stands at each step, the second being backwards; and at which step at each place.
+
+    Padding is read in its place.
+    """
+    step = torch.arange(steps, device=lengths.device).expand(len(lengths), -1)  # (B, T)
+    mirrored = lengths[:, None] - 1 - step
+    return torch.stack([step, mirrored.where(mirrored >= 0, step)][:directions], dim=2)
+
+
+def is_plain(cell: Cell) -> bool:
+    """Whether it is an LSTM as torch has it."""
+    return type(cell) is LSTMCell and cell.peepholes is None and cell.projection is None
+
+
+def together(part: Tensor) -> Tensor:
+    """A weight or bias (4H, ...) of an LSTM's gates i, f, g, o as i, f, o, g: a sigmoid squashes the first three."""
+    i, f, g, o = part.detach().chunk(4)
+    return torch.cat([i, f, o, g])
+
+
+def of_input(cell: Cell) -> tuple[Tensor, Tensor]:
+    """W (G, E) and b (G) of W x + b, as the step of a cell laid out takes it: the gates of a plain LSTM `together`."""
+    parts = (cell.input_weight, cell.input_bias)
+    weight, bias = map(together, parts) if is_plain(cell) else (part.detach() for part in parts)
+    return weight, bias
+
+
+class LaidEncoder:
+    """An encoder, laid out; what a word says to the first layer is looked up."""
+
+    def __init__(self, encoder: Encoder, embedding: Tensor, precision: Precision) -> None:
+        self.reverse_source, self.residual = encoder.reverse_source, encoder.residual
+        packed, self.layers = partial(pack, precision=precision), list[LaidLayer | LSTMLayer]()
+        cells = [cast(list[Cell], list(layer.cells)) for layer in cast(list[Layer], encoder.layers)]  # by direction
+        self.bounded = within_bounds([both[0] for both in cells], self.residual)
+        for both, below in zip(cells, [False, *self.bounded], strict=False):
+            lay = partial(packed, bounded=below) if self.layers else partial(Words, embedding)
+            parts = list(map(of_input, both))
+            if is_plain(both[0]):
+                self.layers.append(LSTMLayer(both, lay(*map(torch.cat, zip(*parts, strict=True))), packed))
+            else:
+                self.layers.append(LaidLayer(both, [lay(*part) for part in parts], packed))
+
+    def __call__(self, source: Tensor, lengths: Tensor) -> Encoded:
+        """Encode ids (B, S) of these lengths (B,)."""
+        return encode(self.layers, source[:, :, None], lengths, self.reverse_source, self.residual)
+
+
+class WholeEncoder:
+    """An encoder and its embedding as they are, where torch has kernels for whole sentences; bf16 on a GPU only."""
+
+    def __init__(self, model: Seq2Seq, precision: Precision) -> None:
+        self.embedding, self.encoder = model.source_embedding, model.encoder
+        self.reduced = precision == "bf16"  # on a CPU it is not used for bf16
+        cells = [cast(Cell, layer.cells[0]) for layer in cast(list[Layer], model.encoder.layers)]
+        self.bounded = within_bounds(cells, model.encoder.residual)
+
+    def __call__(self, source: Tensor, lengths: Tensor) -> Encoded:
+        """Encode ids (B, S) of these lengths (B,); all in float32."""
+        kind = source.device.type
+        with (
+            tf32(self.reduced) if kind == "cuda" else nullcontext(),
+            torch.autocast(kind, torch.bfloat16, enabled=self.reduced),
+        ):
+            outputs, mask, final = self.encoder(self.embedding(source), lengths)
+        return Encoded(outputs.float(), mask, tuple(like(state, (part.float() for part in state)) for state in final))
+
+
+def is_bounded(cell: Cell) -> bool:
+    """Whether its output lies within [-1, 1], given a state that does."""
+    return not (isinstance(cell, LSTMCell) and cell.projection is not None)
+
+
+def within_bounds(cells: Sequence[Cell], residual: bool) -> list[bool]:
+    """The same of each layer of a stack: what a residual adds up may leave [-1, 1]."""
+    return [is_bounded(cell) and not (number and residual) for number, cell in enumerate(cells)]
