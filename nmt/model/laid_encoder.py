@@ -127,12 +127,10 @@ class LSTMLayer:
         hidden = torch.zeros_like(cell)
         squashed, (i, f, o, g) = sums[..., : 3 * self.size], sums.split(self.size, dim=3)
         parts = (part.unbind() for part in (squashed, i, f, o, g, cell, cell[1:], hidden[1:]))
-        of_gates, of_hidden = sums.flatten(0, 1).split(directions), hidden.flatten(0, 1).split(directions)
-        for gates, read, (squashed, i, f, o, g, before, after, said) in zip(
-            of_gates, of_hidden, zip(*parts, strict=False), strict=False
-        ):
-            for times, before_it, to in zip(self.times, read, gates, strict=True):
-                times.plus(before_it, to)
+        gates, read = sums.flatten(0, 1).unbind(), hidden.flatten(0, 1).unbind()
+        for step, (squashed, i, f, o, g, before, after, said) in enumerate(zip(*parts, strict=False)):
+            for place, times in enumerate(self.times, directions * step):
+                times.plus(read[place], gates[place])
             squashed.sigmoid_()
             torch.mul(f, before, out=after).addcmul_(i, g.tanh_())
             torch.tanh(after, out=said).mul_(o)
