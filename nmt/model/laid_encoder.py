@@ -51,6 +51,15 @@ class Words:
             self._look_up()
         return self.direct(self.embedding.index_select(0, tokens))
 
+    def looked_up(self, tokens: Tensor, order: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+        """A matrix whose rows have what words say, each in so many parts, and for the parts in this order their rows.
+
+        Part p of word n of the tokens (N,) is number n * parts + p in the order.
+        """
+        if len(self.table):
+            return self.table, tokens[order // parts] * parts + order % parts
+        return self(tokens), order
+
 
 class CellStep:
     """The step of a cell that is given what its input says."""
@@ -95,7 +104,7 @@ class LaidLayer:
 
 
 class LSTMLayer:
-    """The same of plain LSTMs, a step of all directions at once and in the room of its sums.
+    """The same of plain LSTMs, a step of all directions at once and in the same room.
 
     Padding is read as words are, and what comes of it is left out.
     """
@@ -111,26 +120,30 @@ class LSTMLayer:
         rows, steps, directions = *x.shape[:2], len(self.times)
         places = reading_places(lengths, steps, directions)  # (B, T, D)
         row, direction = torch.arange(rows)[:, None, None], torch.arange(directions)
-        order = ((row * steps + places) * directions + direction).permute(1, 2, 0)  # (T, D, B)
-        sums = self.sums(x.flatten(0, 1)).view(-1, 4 * self.size).index_select(0, order.flatten())
-        hidden, cell = self._read(sums.view(steps, directions, rows, -1))
+        order = ((row * steps + places) * directions + direction).permute(1, 2, 0).flatten(1)  # (T, D*B)
+        if isinstance(self.sums, Words):
+            sums, order = self.sums.looked_up(x.flatten(), order, directions)
+        else:
+            sums = self.sums(x.flatten(0, 1))
+        hidden, cell = self._read(sums.view(-1, 4 * self.size), order)
         of_row = direction * rows + row  # (B, 1, D)
         outputs = hidden.index_select(0, ((places + 1) * directions * rows + of_row).flatten())
         last = (lengths[:, None, None] * directions * rows + of_row).flatten()
         final = LSTMState(*(part.index_select(0, last).view(rows, -1) for part in (hidden, cell)))
         return outputs.view(rows, steps, -1), final
 
-    def _read(self, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """All states, from the zero state on, of sums (T, D, B, 4H), which are written over: ((T+1)*D*B, H) each."""
-        steps, directions, rows, _ = sums.shape
-        cell = sums.new_zeros(steps + 1, directions, rows, self.size)
+    def _read(self, sums: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        """All states, from the zero state on, ((T+1)*D*B, H) each; of each step the sums (N*D, 4H) in this order."""
+        directions, rows = len(self.times), order.size(1)
+        gates, cell = sums.new_empty(rows, 4 * self.size), sums.new_zeros(len(order) + 1, rows, self.size)
         hidden = torch.zeros_like(cell)
-        squashed, (i, f, o, g) = sums[..., : 3 * self.size], sums.split(self.size, dim=3)
-        parts = (part.unbind() for part in (squashed, i, f, o, g, cell, cell[1:], hidden[1:]))
-        gates, read = sums.flatten(0, 1).unbind(), hidden.flatten(0, 1).unbind()
-        for step, (squashed, i, f, o, g, before, after, said) in enumerate(zip(*parts, strict=False)):
-            for place, times in enumerate(self.times, directions * step):
-                times.plus(read[place], gates[place])
+        squashed, (i, f, o, g) = gates[:, : 3 * self.size], gates.split(self.size, dim=1)
+        each, read = gates.chunk(directions), hidden.view(-1, rows // directions, self.size).unbind()
+        parts = (part.unbind() for part in (order, cell, cell[1:], hidden[1:]))
+        for step, (which, before, after, said) in enumerate(zip(*parts, strict=False)):
+            torch.index_select(sums, 0, which, out=gates)
+            for place, (times, to) in enumerate(zip(self.times, each, strict=True), directions * step):
+                times.plus(read[place], to)
             squashed.sigmoid_()
             torch.mul(f, before, out=after).addcmul_(i, g.tanh_())
             torch.tanh(after, out=said).mul_(o)
