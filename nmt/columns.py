@@ -1,4 +1,4 @@
-"""The best candidates of a large vocabulary, found in half the time that topk takes on a CPU.
+"""The best of a large vocabulary, found in half the time that topk and argmax take on a CPU.
 
 Shapes: see nmt/search.py.
 """
@@ -26,3 +26,13 @@ def best_of_columns(before: Tensor, log_probs: Tensor, size: int, moment: Moment
     found = best(before, log_probs.gather(2, tokens), size, moment)
     places = found.parents * tokens.size(2) + found.tokens
     return found._replace(tokens=tokens.flatten(1).gather(1, places))
+
+
+def most_probable_of_columns(log_probs: Tensor, moment: Moment) -> Tensor:
+    """The tokens (B, W) with the largest log-probabilities (B, W, V): the argmax, but for ties."""
+    columns = log_probs.size(2) // COLUMN
+    if log_probs.is_cuda or log_probs.size(2) % COLUMN or columns < COLUMN:
+        return log_probs.argmax(2)
+    tallest = log_probs.unflatten(2, (COLUMN, columns)).amax(2).argmax(2, keepdim=True)  # (B, W, 1)
+    tokens = tallest + torch.arange(0, log_probs.size(2), columns)  # (B, W, 16)
+    return tokens.gather(2, log_probs.gather(2, tokens).argmax(2, keepdim=True))[..., 0]

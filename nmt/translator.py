@@ -101,7 +101,9 @@ class Translator:
         self.device = model.output.weight.device
         laid = all(can_be_laid_out(one) for one in (model, *others))
         self.precision = choose_precision(precision, self.device, laid)
-        members = [ready(one, self.precision) for one in (model, *others)]
+        self.search, self.sampling = search or SearchOptions(), sampling
+        width = sampling.samples if sampling else self.search.beam_size
+        members = [ready(one, self.precision, width > 1) for one in (model, *others)]
         if shortlist is not None and not (len(members) == 1 and isinstance(members[0], LaidModel)):
             raise OptionError(
                 "a shortlist is for one model, on a CPU, without deep transitions and zoneout: leave it out"
@@ -113,8 +115,7 @@ class Translator:
         self.fused = (
             ShallowFusion(self.stepper, language_model, language_weight) if language_model is not None else None
         )
-        self.tokenizers, self.search = tokenizers, search or SearchOptions()
-        self.sampling, self.answers = sampling, answers or AnswerOptions()
+        self.tokenizers, self.answers = tokenizers, answers or AnswerOptions()
         if self.answers.copy_unknown:
             if not any(isinstance(one.decoder.attention, Attention) for one in (model, *others)):
                 raise OptionError("unknown words are copied by attention, and this model has none")
@@ -279,9 +280,9 @@ class Translator:
         return self.tokenizers.target.decode([tokens])[0]
 
 
-def ready(model: Seq2Seq, precision: products.Precision) -> Stepper[Any]:
-    """A model ready to decode, as fast as its device can."""
-    laid, device = lay_out(model, precision), model.output.weight.device
+def ready(model: Seq2Seq, precision: products.Precision, shared: bool) -> Stepper[Any]:
+    """A model ready to decode, as fast as its device can; `shared`: several hypotheses of a sentence at once."""
+    laid, device = lay_out(model, precision, shared), model.output.weight.device
     if isinstance(laid, LaidModel):
         return GraphedModel(laid) if device.type == "cuda" else laid
     return Rounded(laid, device.type) if precision == "bf16" else laid

@@ -2,7 +2,8 @@
 
 - Weights are laid out once, in the arithmetic asked for (`products.py`).
 - What a word says to the first layer, W e(y) + b, is looked up in a table, once that pays.
-- What the context c = sum_s a_s m_s says to a reader is W c = sum_s a_s (W m_s); each W m_s is made once per sentence.
+- What the context c = sum_s a_s m_s says to a reader is W c = sum_s a_s (W m_s); each W m_s is made once per sentence,
+  where several hypotheses share it.
 - The encoder is the model's own where torch has a kernel for its layers that reads whole sentences (cuDNN, and oneDNN
   in float32); else ours (`laid_encoder.py`).
 
@@ -19,7 +20,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from nmt.model.attention import FixedContext, Memory
+from nmt.model.attention import Attention, FixedContext, Memory
 from nmt.model.cells import Cell, DeepTransition, LSTMCell, LSTMState, State
 from nmt.model.decoder import MaxoutReadout, PlainReadout, TanhReadout
 from nmt.model.laid_encoder import (
@@ -43,7 +44,7 @@ class DecodingMemory(NamedTuple):
 
     source: Memory
     early: Tensor  # (B, 1, G) what a context that is the same at every step says to the first layer; 0 from others
-    said: tuple[Tensor, ...]  # (B, S, G) what each value says to each reader of the context
+    said: tuple[Tensor, ...]  # (B, S, G) what each value says to each reader of the context; G is 0 if none shares it
 
 
 class DecodingState(NamedTuple):
@@ -73,14 +74,27 @@ class Reader:
         return self.of_x(x).view(*weights.shape[:2], -1).baddbmm_(weights, said).flatten(0, 1)
 
 
+class LoneReader(Reader):
+    """The same of a context that one hypothesis alone reads: less work than what each of its values says."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, context: int, pack: Pack, bounded: bool, heard: bool) -> None:
+        self.of_both = pack(weight.detach(), bias.detach(), bounded=bounded and heard)
+
+    def said(self, values: Tensor) -> Tensor:
+        """Nothing: (B, S, 0)."""
+        return values[:, :, :0]
+
+    def __call__(self, x: Tensor, weights: Tensor, context: Tensor) -> Tensor:
+        """The sums (N, G), from x (N, X) and the context (N, C)."""
+        return self.of_both(torch.cat([x, context], dim=1))
+
+
 class LSTMStep:
     """The step of a plain LSTM, in the room of its sums, for nothing is kept for a way back."""
 
     def __init__(self, cell: Cell, pack: Pack) -> None:
-        self.size, self.times = (
-            cell.hidden_size,
-            pack(together(cast(LSTMCell, cell).recurrent_weight), None, bounded=True),
-        )
+        self.size = cell.hidden_size
+        self.times = pack(together(cast(LSTMCell, cell).recurrent_weight), None, bounded=True)
 
     def __call__(self, sums: Tensor, state: State) -> State:
         """The state after a step, from W x + b (N, G) `of_input`, which is written over."""
@@ -98,7 +112,7 @@ def step_of(cell: Cell, pack: Pack) -> CellStep | LSTMStep:
 
 
 class TanhRead:
-    """`TanhReadout`, laid out: (N, H), words (N,), weights (B, K, S), said (B, S, R) -> (N, R)."""
+    """`TanhReadout`, laid out: (N, H), words (N,), weights (B, K, S), said (B, S, R) or context (N, C) -> (N, R)."""
 
     def __init__(self, readout: TanhReadout, embedding: Tensor, lay: Callable[[Tensor, Tensor], Reader]) -> None:
         self.reader = lay(readout.weight, readout.bias)
@@ -135,7 +149,7 @@ class PlainRead:
 
     def __call__(self, x: Tensor, tokens: Tensor, weights: Tensor, said: Tensor) -> Tensor:
         """[h, c]."""
-        return torch.cat([x, (weights @ said).flatten(0, 1)], dim=1)
+        return torch.cat([x, said if said.dim() == 2 else (weights @ said).flatten(0, 1)], dim=1)
 
 
 READS = {TanhReadout: TanhRead, MaxoutReadout: MaxoutRead, PlainReadout: PlainRead}
@@ -144,7 +158,8 @@ READS = {TanhReadout: TanhRead, MaxoutReadout: MaxoutRead, PlainReadout: PlainRe
 class LaidModel:
     """A stepper: a model, encoder and decoder laid out."""
 
-    def __init__(self, model: Seq2Seq, precision: Precision) -> None:
+    def __init__(self, model: Seq2Seq, precision: Precision, shared: bool = True) -> None:
+        """`shared` says whether several hypotheses are to read each sentence; what is said is nearly the same."""
         decoder, embedding = model.decoder, model.target_embedding.weight.detach()
         layers = cast(list[Layer], model.encoder.layers)
         fused = all(layer.path(embedding.device, False, False) == "fused" for layer in layers)
@@ -161,7 +176,8 @@ class LaidModel:
         self.words = Words(embedding, of_word, bias)
         bounded = within_bounds(cells, self.residual)
         heard = isinstance(self.attention, FixedContext) or self.encoder.bounded[-1]
-        lay = partial(Reader, context=self.attention.size, pack=packed, heard=heard)
+        self.shared = shared or embedding.is_cuda or not isinstance(self.attention, Attention)
+        lay = partial(Reader if self.shared else LoneReader, context=self.attention.size, pack=packed, heard=heard)
         self.readers = [lay(*of_input(cell), bounded=below) for cell, below in zip(cells[1:], bounded, strict=False)]
         kind = type(decoder.readout)
         self.readout = READS[kind](decoder.readout, embedding, partial(lay, bounded=bounded[-1]))
@@ -195,6 +211,8 @@ class LaidModel:
         layers = [self.steps[0](sums, state.layers[0])]
         x = layers[0].hidden  # (N, H)
         weights = self.attention.weigh(x.view(batch, -1, x.size(1)), source)  # (B, K, S)
+        if not self.shared:
+            said = ((weights @ source.values).flatten(0, 1),) * len(said)  # (N, C)
         for reader, step, before, heard in zip(self.readers, self.steps[1:], state.layers[1:], said, strict=False):
             layers.append(step(reader(x, weights, heard), before))
             x = layers[-1].hidden + x if self.residual else layers[-1].hidden
@@ -207,7 +225,7 @@ def log_softmax_(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits, 1, out=None if logits.is_cuda else logits)
 
 
-def lay_out(model: Seq2Seq, precision: Precision) -> LaidModel | Seq2Seq:
+def lay_out(model: Seq2Seq, precision: Precision, shared: bool = True) -> LaidModel | Seq2Seq:
     """A model ready to decode on its device, in this arithmetic.
 
     It is left as it is where a step is more than a single cell's (deep transition, zoneout). Later changes of the
@@ -215,7 +233,7 @@ def lay_out(model: Seq2Seq, precision: Precision) -> LaidModel | Seq2Seq:
     """
     if precision == "int8" and not all(bool(weight.isfinite().all()) for weight in model.parameters()):
         raise ValueError("the model has weights that are NaN or infinite: look at its loss")
-    return LaidModel(model, precision) if can_be_laid_out(model) else model
+    return LaidModel(model, precision, shared) if can_be_laid_out(model) else model
 
 
 def can_be_laid_out(model: Seq2Seq) -> bool:
