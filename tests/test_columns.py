@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nmt import columns
-from nmt.columns import best_of_columns
+from nmt.columns import best_of_columns, most_probable_of_columns
 from nmt.search import best
 
 
@@ -35,3 +35,11 @@ def test_columns_are_what_is_looked_through(monkeypatch):
     for vocabulary in (4000, 4001):
         best_of_columns(torch.zeros(1, 1), torch.randn(1, 1, vocabulary), 5, None)
     assert seen == [96, 4001]
+
+
+@pytest.mark.parametrize("vocabulary", [13, 240, 256, 4000, 4001])  # too few; just enough; many; not in sixteens
+def test_the_most_probable_is_found(vocabulary):
+    log_probs = torch.randn(50, 2, vocabulary, generator=torch.Generator().manual_seed(1))
+    log_probs[0, 0, -1] = log_probs[1, 1, 0] = 9
+    log_probs[2, 0, 3] = math.nan
+    assert most_probable_of_columns(log_probs, None).equal(log_probs.argmax(2))

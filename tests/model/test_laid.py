@@ -45,6 +45,7 @@ MODELS = {
     "peepholes": {"peepholes": True},
     "projections": {"projection": 4, "extra_projection": 2, "residual": True},
 }
+several_or_one = pytest.mark.parametrize("shared", [True, False])  # hypotheses that read a sentence
 
 
 def model_of(**options):
@@ -66,26 +67,29 @@ def spoken(stepper, words, source=SOURCE, lengths=LENGTHS):
     return [torch.stack(parts) for parts in zip(*said, strict=True)]
 
 
+@several_or_one
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
-def test_it_says_what_the_model_says(options):
+def test_it_says_what_the_model_says(options, shared):
     model = model_of(**options)
-    laid, words = lay_out(model, "fp32"), torch.randint(0, 20, (4, 5))
+    laid, words = lay_out(model, "fp32", shared), torch.randint(0, 20, (4, 5))
     assert isinstance(laid, LaidModel)
     for left, right in zip(spoken(laid, words), spoken(model, words), strict=True):
         assert_close(left, right, rtol=1e-5, atol=1e-5)
 
 
+@several_or_one
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize(("precision", "error"), [("bf16", 0.03), ("int8", 0.015)])
-def test_rounded_it_says_nearly_the_same(options, precision, error):
+def test_rounded_it_says_nearly_the_same(options, precision, error, shared):
     model, words = model_of(**options), torch.randint(0, 20, (2, 5))
-    rough, exact = spoken(lay_out(model, precision), words)[0], spoken(model, words)[0]
+    rough, exact = spoken(lay_out(model, precision, shared), words)[0], spoken(model, words)[0]
     assert 0 < (rough - exact).norm() / exact.norm() < error
 
 
+@several_or_one
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
-def test_in_int8_no_sentence_depends_on_the_others(options):
-    laid, words = lay_out(model_of(**options), "int8"), torch.randint(0, 20, (3, 5))
+def test_in_int8_no_sentence_depends_on_the_others(options, shared):
+    laid, words = lay_out(model_of(**options), "int8", shared), torch.randint(0, 20, (3, 5))
     together, _ = spoken(laid, words)
     for row, length in enumerate(LENGTHS.tolist()):
         alone, _ = spoken(laid, words[:, row : row + 1], SOURCE[row : row + 1, :length], LENGTHS[row : row + 1])
