@@ -133,6 +133,7 @@ class Quantised:
             engines.engine = "fbgemm"
             self.weight = torch.ops.quantized.linear_prepack(rows, self.bias if bounded else None)
             engines.engine = before
+        self.few = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
         self.many: ManyRows | None = None
         self.rows = rows if has_vnni() and rows.size(0) >= WIDE else None
 
@@ -146,21 +147,19 @@ class Quantised:
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
         """Addend (n, M), contiguous, which is written over, + the product of x."""
-        many = self._for_many(x) if self.bounded else None
-        return many(x, addend) if many else addend.add_(self(x))
+        if self.bounded and self.rows is not None and len(x) >= MANY:
+            return self._for_many(self.rows)(x, addend)
+        return addend.add_(self(x))
 
     def _of_bounded(self, x: Tensor) -> Tensor:
-        if many := self._for_many(x):
-            return many(x)
-        fixed = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
-        found: Tensor = fixed(x, 1 / 63, 64, self.weight)
+        if self.rows is not None and len(x) >= MANY:
+            return self._for_many(self.rows)(x)
+        found: Tensor = self.few(x, 1 / 63, 64, self.weight)
         return found
 
-    def _for_many(self, x: Tensor) -> "ManyRows | None":
-        """oneDNN's product, if it is the faster for as many rows as x (n, E) has."""
-        if len(x) < MANY or self.rows is None:
-            return None
-        self.many = self.many or ManyRows(self.rows, self.bias if self.bounded else None)
+    def _for_many(self, rows: Tensor) -> "ManyRows":
+        """oneDNN's product, which is the faster for many rows of inputs."""
+        self.many = self.many or ManyRows(rows, self.bias if self.bounded else None)
         return self.many
 
 
