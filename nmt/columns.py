@@ -35,4 +35,5 @@ def most_probable_of_columns(log_probs: Tensor, moment: Moment) -> Tensor:
         return log_probs.argmax(2)
     tallest = log_probs.unflatten(2, (COLUMN, columns)).amax(2).argmax(2, keepdim=True)  # (B, W, 1)
     tokens = tallest + torch.arange(0, log_probs.size(2), columns)  # (B, W, 16)
-    return tokens.gather(2, log_probs.gather(2, tokens).argmax(2, keepdim=True))[..., 0]
+    found: Tensor = tokens.gather(2, log_probs.gather(2, tokens).argmax(2, keepdim=True))[..., 0]
+    return found

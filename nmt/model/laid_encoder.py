@@ -22,6 +22,7 @@ from nmt.model.seq2seq import Seq2Seq
 
 Pack = Callable[..., Packed | Quantised]  # (weight, bias, bounded=...)
 TABLE = 1 << 28  # bytes of the largest table of words
+SMALL = 1 << 18  # elements of a weight in int8 whose product takes less time than the call
 AT_ONCE = 16  # words whose product takes as long as that of one: the time is that of reading the weight
 
 
@@ -112,8 +113,11 @@ class LSTMLayer:
     def __init__(self, cells: list[Cell], sums: Callable[[Tensor], Tensor], pack: Pack) -> None:
         """`sums` are W x + b of words x (N, E) for all directions, each as `of_input` has it: (N, G)."""
         self.sums, self.size = sums, cells[0].hidden_size
-        weights = (cast(LSTMCell, cell).recurrent_weight for cell in cells)
-        self.times = [pack(together(weight), None, bounded=True) for weight in weights]
+        weights = [together(cast(LSTMCell, cell).recurrent_weight) for cell in cells]
+        self.times = [pack(weight, None, bounded=True) for weight in weights]
+        self.alone = self.times  # those of a single sentence
+        if isinstance(self.times[0], Quantised) and weights[0].numel() <= SMALL:
+            self.alone = [pack(torch.block_diag(*weights), None, bounded=True)]
 
     def __call__(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
         """Read x (B, T, E), rows of these lengths (B,): outputs (B, T, D*H) and the states at the end (B, D*H)."""
@@ -138,12 +142,14 @@ class LSTMLayer:
         gates, cell = sums.new_empty(rows, 4 * self.size), sums.new_zeros(len(order) + 1, rows, self.size)
         hidden = torch.zeros_like(cell)
         squashed, (i, f, o, g) = gates[:, : 3 * self.size], gates.split(self.size, dim=1)
-        each, read = gates.chunk(directions), hidden.view(-1, rows // directions, self.size).unbind()
+        sentences, times = rows // directions, self.alone if rows == directions else self.times
+        each = gates.view(len(times), sentences, -1).unbind()
+        read = hidden.view(len(times) * len(hidden), sentences, -1).unbind()
         parts = (part.unbind() for part in (order, cell, cell[1:], hidden[1:]))
         for step, (which, before, after, said) in enumerate(zip(*parts, strict=False)):
             torch.index_select(sums, 0, which, out=gates)
-            for place, (times, to) in enumerate(zip(self.times, each, strict=True), directions * step):
-                times.plus(read[place], to)
+            for place, (multiply, to) in enumerate(zip(times, each, strict=True), len(times) * step):
+                multiply.plus(read[place], to)
             squashed.sigmoid_()
             torch.mul(f, before, out=after).addcmul_(i, g.tanh_())
             torch.tanh(after, out=said).mul_(o)
