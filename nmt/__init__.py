@@ -13,8 +13,8 @@ Where things are, in the order in which text meets them:
     model.encoder   source ids to outputs and a final state
     model.decoder   the bridge from that state, and the decoder
     model.seq2seq   the translation model; model.loss its cross-entropy; model.language_model a model of one language
-    model.laid      the translation model laid out for decoding; model.narrowed with the words of a shortlist alone;
-                    model.graphed its steps as CUDA graphs
+    model.laid      the translation model laid out for decoding, of model.laid_cells and model.laid_encoder;
+                    model.narrowed with the words of a shortlist alone; model.graphed its steps as CUDA graphs
     training        loss, optimisers, schedules: the Lightning modules; hessian_free is an optimiser of ours,
                     curvature what it sees of a model; guidance leads attention
     language_training  the state that a language model carries from batch to batch

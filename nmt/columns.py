@@ -28,12 +28,12 @@ def best_of_columns(before: Tensor, log_probs: Tensor, size: int, moment: Moment
     return found._replace(tokens=tokens.flatten(1).gather(1, places))
 
 
-def most_probable_of_columns(log_probs: Tensor, moment: Moment) -> Tensor:
+def most_probable(log_probs: Tensor, moment: Moment) -> Tensor:
     """The tokens (B, W) with the largest log-probabilities (B, W, V): the argmax, but for ties."""
     columns = log_probs.size(2) // COLUMN
     if log_probs.is_cuda or log_probs.size(2) % COLUMN or columns < COLUMN:
         return log_probs.argmax(2)
     tallest = log_probs.unflatten(2, (COLUMN, columns)).amax(2).argmax(2, keepdim=True)  # (B, W, 1)
-    tokens = tallest + torch.arange(0, log_probs.size(2), columns)  # (B, W, 16)
+    tokens = tallest + torch.arange(0, log_probs.size(2), columns, device=log_probs.device)  # (B, W, 16)
     found: Tensor = tokens.gather(2, log_probs.gather(2, tokens).argmax(2, keepdim=True))[..., 0]
     return found

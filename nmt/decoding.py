@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nmt.columns import best_of_columns, most_probable_of_columns
+from nmt.columns import best_of_columns, most_probable
 from nmt.constraints import Constraints
 from nmt.diversity import diverse
 from nmt.rules import forced_prefix, minimum_length, no_repeat
@@ -80,7 +80,7 @@ def decode(
         pick = drawing(sampling, numbers or range(len(lengths)), limits, source.device)
         return follow(stepper, source, lengths, options, pick=pick, width=sampling.samples, **keywords)
     if options.beam_size == 1 and options.early_stopping and not constrained:
-        return follow(stepper, source, lengths, options, pick=most_probable_of_columns, **keywords)
+        return follow(stepper, source, lengths, options, pick=most_probable, **keywords)
     choose = phrases.choice() if constrained else choice(options)
     return beam_search(stepper, source, lengths, options, choose=choose, **keywords)
 

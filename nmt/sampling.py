@@ -55,11 +55,6 @@ class SamplingOptions:
 Pick = Callable[[Tensor, Moment], Tensor]  # tokens (B, W) of log-probabilities (B, W, V)
 
 
-def most_probable(log_probs: Tensor, moment: Moment) -> Tensor:
-    """The argmax: greedy search."""
-    return log_probs.argmax(2)
-
-
 def draw(log_probs: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
     """Tokens (B, W) from log-probabilities (B, W, V): their distribution inverted at `uniform` (B, W), in [0, 1)."""
     scores = log_probs / options.temperature
@@ -107,7 +102,7 @@ def follow(
     bos: int,
     eos: int,
     limits: Sequence[int],
-    pick: Pick = most_probable,
+    pick: Pick,
     width: int = 1,
     rules: Sequence[Rule] = (),
     bonus: Bonus | None = None,

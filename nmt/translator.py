@@ -66,8 +66,8 @@ class Translator:
         tokenizers: One per side.
         search: How to search.
         precision: Arithmetic of the matrix products; auto is bf16 on what has instructions for it, else fp32. int8 is
-            for CPUs (docs/benchmarks.md says what it gains and costs); the encoder may stay in fp32 there, and a
-            language model beside always does.
+            for CPUs (docs/benchmarks.md says what it gains and costs); what words say to a first layer stays in fp32
+            there, and so does a language model beside.
         batch_tokens: Padded source pieces of a batch, times the beam. No translation depends on it, but for rounding.
         longest: Pieces of the longest line that is taken; more is an error that names the line.
         shortlist: The target pieces to choose from; without it, all. For one model on a CPU.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nmt import columns
-from nmt.columns import best_of_columns, most_probable_of_columns
+from nmt.columns import best_of_columns, most_probable
 from nmt.search import best
 
 
@@ -42,4 +42,4 @@ def test_the_most_probable_is_found(vocabulary):
     log_probs = torch.randn(50, 2, vocabulary, generator=torch.Generator().manual_seed(1))
     log_probs[0, 0, -1] = log_probs[1, 1, 0] = 9
     log_probs[2, 0, 3] = math.nan
-    assert most_probable_of_columns(log_probs, None).equal(log_probs.argmax(2))
+    assert most_probable(log_probs, None).equal(log_probs.argmax(2))

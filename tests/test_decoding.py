@@ -278,9 +278,19 @@ def test_the_short_cut_of_greedy_search_is_a_beam_of_one(request):
 
 
 def test_greedy_search_moves_no_state_until_a_sentence_leaves():
-    model = constant(A=0.9, EOS=0.1)
-    decoded(model, [[A], [A]], beam_size=1, max_length=6)
-    assert len({address for _, _, address in model.steps}) == 1
+    model, given, moved = constant(A=0.9, EOS=0.1), [], []
+
+    class Watched:
+        start = model.start
+
+        def step(self, tokens, state):
+            moved.append(bool(given) and state is not given[-1])
+            log_probs, state = model.step(tokens, state)
+            given.append(state)
+            return log_probs, state
+
+    decoded(Watched(), [[A], [A, B]], beam_size=1, max_length_ratio=2, max_length_offset=0)
+    assert [place for place, other in enumerate(moved) if other] == [3]  # 2 pieces and the end of the first
 
 
 # --- with a network

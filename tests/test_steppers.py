@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmt.states import select
+from nmt.states import leaving, select
 from nmt.steppers import Ensemble, Recording, ShallowFusion
 from tests.tables import (
     BOS,
@@ -94,13 +94,13 @@ class Blind:
 def test_the_memory_of_every_member_keeps_a_row_per_sentence():
     recorded = Recording(Ensemble([model_of(0), ShallowFusion(model_of(1), model_of(2), 0.5)]))
     _, state = first_step(recorded, [A], [B, A], [B])
-    state = select(state, torch.tensor([2, 2, 0, 0]), torch.tensor([2, 0]))
+    state = select(state, torch.tensor([2, 2, 1, 1]), leaving([True, False, False], torch.device("cpu")))
     first, fused = state.state.members
     for own in (first, fused.model, fused.language_model):
-        assert own.memory.lengths.tolist() == [1, 1]
-        assert own.memory.source[:, 0].tolist() == [B, A]
+        assert own.memory.lengths.tolist() == [1, 2]
+        assert own.memory.source.tolist() == [[B, 0], [B, A]]
         assert len(own.prefix) == 4
-    assert state.memory.tolist() == [[True, False], [True, False]]
+    assert state.memory.tolist() == [[True, False], [True, True]]
     assert state.said.tolist() == [[BOS]] * 4
 
 

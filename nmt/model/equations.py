@@ -46,7 +46,9 @@ class Equations(Protocol):
         """What every step multiplies by; the way back multiplies by each transposed."""
 
     def step(self, products: Tensor, at: Unrolled, weights: Parts, times: Times) -> None:
-        """One step: given the products W x + b (n, G) and `at`'s read and before, write its gates and after."""
+        """One step: given the products W x + b (n, G), which may be written over, and `at`'s read and
+        before, write its gates and after.
+        """
 
     def slopes(self, every: Unrolled, weights: Parts) -> Parts:
         """What the way back needs, of all steps at once."""

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from threading import Lock
 from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ class Graph:
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
         layers = each(example.layers, lambda part: part.new_zeros(rows, part.size(1)))
         self.state = DecodingState(layers, example.alignment[:0], roomy(example.memory, shape))
-        self.copied: DecodingMemory | None = None
+        self.copied: Callable[[], Tensor | None] = lambda: None  # whose memory, for as long as it is searched
         self.model = model
         self.graph: Any = None
         self.found: Any = None
@@ -97,7 +98,7 @@ class Graph:
     def __call__(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """The step of tokens (N,) and a state of at most this shape."""
         rows = len(tokens)
-        if state.memory is not self.copied:
+        if self.copied() is not state.memory.source.values:
             self._copy(state.memory)
         self.tokens[:rows].copy_(tokens)
         for mine, theirs in zip(self.state.layers, state.layers, strict=True):
@@ -119,7 +120,7 @@ class Graph:
         for part, given in [*pairs, (mine.early, memory.early)]:
             part.zero_()
             part[: given.size(0), : given.size(1)].copy_(given)
-        self.copied = memory
+        self.copied = ref(memory.source.values)
 
 
 def looks(memory: DecodingMemory) -> bool:

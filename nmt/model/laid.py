@@ -21,19 +21,10 @@ import torch
 from torch import Tensor
 
 from nmt.model.attention import Attention, FixedContext, Memory
-from nmt.model.cells import Cell, DeepTransition, LSTMCell, LSTMState, State
+from nmt.model.cells import Cell, DeepTransition, State
 from nmt.model.decoder import MaxoutReadout, PlainReadout, TanhReadout
-from nmt.model.laid_encoder import (
-    CellStep,
-    LaidEncoder,
-    Pack,
-    WholeEncoder,
-    Words,
-    is_plain,
-    of_input,
-    together,
-    within_bounds,
-)
+from nmt.model.laid_cells import Pack, Words, of_input, step_of, within_bounds
+from nmt.model.laid_encoder import LaidEncoder, WholeEncoder
 from nmt.model.products import Precision, Rows, pack, product
 from nmt.model.recurrent import Layer
 from nmt.model.seq2seq import Seq2Seq
@@ -44,7 +35,7 @@ class DecodingMemory(NamedTuple):
 
     source: Memory
     early: Tensor  # (B, 1, G) what a context that is the same at every step says to the first layer; 0 from others
-    said: tuple[Tensor, ...]  # (B, S, G) what each value says to each reader of the context; G is 0 if none shares it
+    said: tuple[Tensor, ...]  # (B, S, G) what each value says to each reader of the context; nothing to a `LoneReader`
 
 
 class DecodingState(NamedTuple):
@@ -74,7 +65,7 @@ class Reader:
         return self.of_x(x).view(*weights.shape[:2], -1).baddbmm_(weights, said).flatten(0, 1)
 
 
-class LoneReader(Reader):
+class LoneReader:
     """The same of a context that one hypothesis alone reads: less work than what each of its values says."""
 
     def __init__(self, weight: Tensor, bias: Tensor, context: int, pack: Pack, bounded: bool, heard: bool) -> None:
@@ -89,32 +80,13 @@ class LoneReader(Reader):
         return self.of_both(torch.cat([x, context], dim=1))
 
 
-class LSTMStep:
-    """The step of a plain LSTM, in the room of its sums, for nothing is kept for a way back."""
-
-    def __init__(self, cell: Cell, pack: Pack) -> None:
-        self.size = cell.hidden_size
-        self.times = pack(together(cast(LSTMCell, cell).recurrent_weight), None, bounded=True)
-
-    def __call__(self, sums: Tensor, state: State) -> State:
-        """The state after a step, from W x + b (N, G) `of_input`, which is written over."""
-        before = cast(LSTMState, state)
-        sums = self.times.plus(before.hidden, sums)
-        i, f, o, g = sums.split(self.size, dim=1)
-        sums[:, : 3 * self.size].sigmoid_()
-        cell = torch.mul(f, before.cell).addcmul_(i, g.tanh_())
-        return LSTMState(cell.tanh().mul_(o), cell)
-
-
-def step_of(cell: Cell, pack: Pack) -> CellStep | LSTMStep:
-    """A cell's step, laid out."""
-    return (LSTMStep if is_plain(cell) else CellStep)(cell, pack)
+Lay = Callable[[Tensor, Tensor], Reader | LoneReader]  # of a weight and a bias
 
 
 class TanhRead:
     """`TanhReadout`, laid out: (N, H), words (N,), weights (B, K, S), said (B, S, R) or context (N, C) -> (N, R)."""
 
-    def __init__(self, readout: TanhReadout, embedding: Tensor, lay: Callable[[Tensor, Tensor], Reader]) -> None:
+    def __init__(self, readout: TanhReadout, embedding: Tensor, lay: Lay) -> None:
         self.reader = lay(readout.weight, readout.bias)
         self.said = self.reader.said
 
@@ -126,7 +98,7 @@ class TanhRead:
 class MaxoutRead:
     """`MaxoutReadout`, laid out; what the word before says is looked up."""
 
-    def __init__(self, readout: MaxoutReadout, embedding: Tensor, lay: Callable[[Tensor, Tensor], Reader]) -> None:
+    def __init__(self, readout: MaxoutReadout, embedding: Tensor, lay: Lay) -> None:
         weight, of_word = readout.weight.detach().tensor_split([-embedding.size(1)], dim=1)
         self.reader = lay(weight, readout.bias)
         self.words, self.said = Words(embedding, of_word, None), self.reader.said

@@ -15,68 +15,12 @@ from torch import Tensor
 from nmt.model.bptt import Reading, run
 from nmt.model.cells import Cell, LSTMCell, LSTMState, State, like
 from nmt.model.encoder import Encoded, Encoder, encode
-from nmt.model.equations import Unrolled, equations_of
-from nmt.model.products import Packed, Precision, Quantised, pack, product
+from nmt.model.laid_cells import CellStep, Pack, Words, is_plain, of_input, together, within_bounds
+from nmt.model.products import Precision, Quantised, pack
 from nmt.model.recurrent import Layer, in_reading_order, tf32
 from nmt.model.seq2seq import Seq2Seq
 
-Pack = Callable[..., Packed | Quantised]  # (weight, bias, bounded=...)
-TABLE = 1 << 28  # bytes of the largest table of words
 SMALL = 1 << 18  # elements of a weight in int8 whose product takes less time than the call
-AT_ONCE = 16  # words whose product takes as long as that of one: the time is that of reading the weight
-
-
-class Words:
-    """W e(y) + b of words y, in float32; from a table, on a CPU once what was asked for took as long as it would."""
-
-    def __init__(self, embedding: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-        self.embedding, self.weight, self.bias = embedding, weight, bias
-        self.direct, self.asked, self.table = Packed(weight, bias), 0, embedding.new_empty(0)
-        self.fits = 4 * embedding.size(0) * weight.size(0) <= TABLE
-        if embedding.is_cuda and self.fits:
-            self._look_up()
-
-    def _look_up(self) -> None:
-        """Make the table."""
-        self.fits = False  # one thread makes it; the others go on without until it is there
-        table = product(self.embedding, self.weight)
-        self.table = table if self.bias is None else table.add_(self.bias)
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Tokens (N,), or (N, 1), -> (N, G)."""
-        tokens = tokens.flatten()
-        if len(self.table):
-            return self.table.index_select(0, tokens)
-        self.asked += max(len(tokens), AT_ONCE)
-        if self.fits and self.asked >= len(self.embedding):
-            self._look_up()
-        return self.direct(self.embedding.index_select(0, tokens))
-
-    def looked_up(self, tokens: Tensor, order: Tensor, parts: int) -> tuple[Tensor, Tensor]:
-        """A matrix whose rows have what words say, each in so many parts, and for the parts in this order their rows.
-
-        Part p of word n of the tokens (N,) is number n * parts + p in the order.
-        """
-        if len(self.table):
-            return self.table, tokens[order // parts] * parts + order % parts
-        return self(tokens), order
-
-
-class CellStep:
-    """The step of a cell that is given what its input says."""
-
-    def __init__(self, cell: Cell, pack: Pack) -> None:
-        self.cell, (self.equations, self.weights) = cell, equations_of(cell)
-        matrices = self.equations.matrices(self.weights)
-        self.times = tuple(pack(matrix, None, bounded=is_bounded(cell)) for matrix in matrices)
-
-    def __call__(self, sums: Tensor, state: State) -> State:
-        """The state after a step, from W x + b (N, G)."""
-        read = state.hidden[:, : self.cell.recurrent_size]
-        gates = sums.new_empty(sums.size(0), self.equations.kept(self.cell.hidden_size)[0])
-        after = like(state, (torch.empty_like(part) for part in state))
-        self.equations.step(self.cell.normed(sums), Unrolled(read, state, gates, after), self.weights, self.times)
-        return after
 
 
 class LaidLayer:
@@ -116,7 +60,7 @@ class LSTMLayer:
         weights = [together(cast(LSTMCell, cell).recurrent_weight) for cell in cells]
         self.times = [pack(weight, None, bounded=True) for weight in weights]
         self.alone = self.times  # those of a single sentence
-        if isinstance(self.times[0], Quantised) and weights[0].numel() <= SMALL:
+        if len(cells) > 1 and isinstance(self.times[0], Quantised) and weights[0].numel() <= SMALL:
             self.alone = [pack(torch.block_diag(*weights), None, bounded=True)]
 
     def __call__(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
@@ -166,24 +110,6 @@ def reading_places(lengths: Tensor, steps: int, directions: int) -> Tensor:
     return torch.stack([step, mirrored.where(mirrored >= 0, step)][:directions], dim=2)
 
 
-def is_plain(cell: Cell) -> bool:
-    """Whether it is an LSTM as torch has it."""
-    return type(cell) is LSTMCell and cell.peepholes is None and cell.projection is None
-
-
-def together(part: Tensor) -> Tensor:
-    """A weight or bias (4H, ...) of an LSTM's gates i, f, g, o as i, f, o, g: a sigmoid squashes the first three."""
-    i, f, g, o = part.detach().chunk(4)
-    return torch.cat([i, f, o, g])
-
-
-def of_input(cell: Cell) -> tuple[Tensor, Tensor]:
-    """W (G, E) and b (G) of W x + b, as the step of a cell laid out takes it: the gates of a plain LSTM `together`."""
-    parts = (cell.input_weight, cell.input_bias)
-    weight, bias = map(together, parts) if is_plain(cell) else (part.detach() for part in parts)
-    return weight, bias
-
-
 class LaidEncoder:
     """An encoder, laid out; what a word says to the first layer is looked up."""
 
@@ -223,13 +149,3 @@ class WholeEncoder:
         ):
             outputs, mask, final = self.encoder(self.embedding(source), lengths)
         return Encoded(outputs.float(), mask, tuple(like(state, (part.float() for part in state)) for state in final))
-
-
-def is_bounded(cell: Cell) -> bool:
-    """Whether its output lies within [-1, 1], given a state that does."""
-    return not (isinstance(cell, LSTMCell) and cell.projection is not None)
-
-
-def within_bounds(cells: Sequence[Cell], residual: bool) -> list[bool]:
-    """The same of each layer of a stack: what a residual adds up may leave [-1, 1]."""
-    return [is_bounded(cell) and not (number and residual) for number, cell in enumerate(cells)]

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+SOME = 1 << 21  # logits at a time
+
 
 def cross_entropy(logits: Tensor, words: Tensor, smoothing: float = 0.0) -> Tensor:
     """-sum over the words (W,) of sum_v q(v) log softmax(logits)(v), logits (W, V); in float32.
 
     The target distribution q gives `smoothing` to all V pieces in equal parts and the rest to the word (Szegedy et al.
-    2016, section 7). The gradient, softmax(logits) - q, is made together with the loss, where torch's own keeps and
-    reads the logits several times over.
+    2016, section 7). The gradient, softmax(logits) - q, is made together with the loss; on a CPU, from bf16, of so few words at
+    a time that they stay in its cache. torch's own keeps and reads the logits several times over.
     """
     loss: Tensor = _CrossEntropy.apply(logits, words, smoothing)  # type: ignore[no-untyped-call]
     return loss
@@ -25,19 +27,26 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, words: Tensor, smoothing: float) -> Tensor:
         kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        target = words[:, None]
-        probabilities = logits.softmax(dim=1, dtype=kind)
-        top, best = probabilities.max(dim=1, keepdim=True)
-        total = logits.gather(1, best).to(kind) - top.log()  # the log of the sum of all exponentials (W, 1)
-        loss = (total - (1 - smoothing) * logits.gather(1, target).to(kind)).sum()
-        if smoothing:
-            loss -= smoothing / logits.size(1) * logits.sum(dtype=kind)
+        whole = logits.is_cuda or logits.dtype == kind  # for then probabilities are made where the gradient stands
+        rows = max(1, len(logits) if whole else SOME // logits.size(1))
         gradient = None
-        if ctx.needs_input_grad[0]:
-            gradient = probabilities.sub_(smoothing / logits.size(1))
-            gradient.scatter_add_(1, target, gradient.new_full((1, 1), smoothing - 1).expand_as(target))
-            if logits.dtype != torch.float16:  # whose range needs the loss scaled first
-                gradient = gradient.to(logits.dtype)
+        if ctx.needs_input_grad[0]:  # of float16 in float32, for its range needs the loss scaled first
+            gradient = torch.empty_like(logits, dtype=kind if logits.dtype == torch.float16 else logits.dtype)
+        loss = torch.zeros((), dtype=kind, device=logits.device)
+        for start in range(0, len(logits), rows):
+            some, target = logits[start : start + rows], words[start : start + rows, None]
+            into = None if gradient is None else gradient[start : start + rows]
+            in_place = into is not None and into.dtype == kind
+            probabilities = torch.softmax(some, 1, kind, out=into if in_place else None)
+            total = some.amax(1).to(kind) - probabilities.amax(1).log()  # the log of the sum of all exponentials
+            loss += (total - (1 - smoothing) * some.gather(1, target)[:, 0].to(kind)).sum()
+            if smoothing:
+                loss -= smoothing / logits.size(1) * some.sum(dtype=kind)
+            if into is not None:
+                probabilities -= smoothing / logits.size(1)
+                probabilities.scatter_add_(1, target, probabilities.new_full((1, 1), smoothing - 1).expand_as(target))
+                if not in_place:
+                    into.copy_(probabilities)
         ctx.kind = logits.dtype
         ctx.save_for_backward(gradient)
         return loss

@@ -1,6 +1,7 @@
 """A model laid out for decoding says what the model says, whatever it is made of."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,19 +10,13 @@ from torch.testing import assert_close
 from nmt.model.cells import LSTMCell
 from nmt.model.graphed import GraphedModel
 from nmt.model.laid import LaidModel, lay_out
-from nmt.model.laid_encoder import (
-    LaidEncoder,
-    WholeEncoder,
-    Words,
-    is_bounded,
-    reading_places,
-    together,
-    within_bounds,
-)
+from nmt.model.laid_cells import Words, is_bounded, together, within_bounds
+from nmt.model.laid_encoder import LaidEncoder, WholeEncoder, reading_places
 from nmt.model.narrowed import NarrowedModel
+from nmt.model.products import has_vnni
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.search import SearchOptions, beam_search
-from nmt.states import select
+from nmt.states import leaving, select
 
 SOURCE, LENGTHS = (
     torch.randint(4, 20, (5, 7), generator=torch.Generator().manual_seed(1)),
@@ -124,14 +119,14 @@ def test_one_thread_makes_the_table_and_the_others_go_on_without(monkeypatch):
         assert_close(words(torch.tensor([1, 2])), embedding[1:3] @ weight.t())  # another thread, meanwhile
         return x @ weight.t()
 
-    monkeypatch.setattr("nmt.model.laid_encoder.product", product)
+    monkeypatch.setattr("nmt.model.laid_cells.product", product)
     words(torch.tensor([0, 1, 2, 3]))
     assert made == [4]
     assert_close(words.table, embedding @ weight.t())
 
 
 def test_a_table_that_is_too_large_is_never_made(monkeypatch):
-    monkeypatch.setattr("nmt.model.laid_encoder.TABLE", 95)  # 6 rows of 4 numbers of 4 bytes are 96
+    monkeypatch.setattr("nmt.model.laid_cells.TABLE", 95)  # 6 rows of 4 numbers of 4 bytes are 96
     words = Words(torch.randn(6, 3), torch.randn(4, 3), None)
     for _ in range(4):
         words(torch.tensor([1, 2, 3]))
@@ -215,7 +210,10 @@ def test_with_room_to_spare_a_step_is_the_same(options):
     """
     laid = lay_out(model_of(**options), "fp32")
     graphed = GraphedModel(laid, after=0)
-    twice, left, kept = torch.arange(5).repeat_interleave(2), torch.tensor([4, 1, 2]), torch.tensor([9, 8, 2, 2, 5, 4])
+    twice, left = torch.arange(5).repeat_interleave(2), leaving([True, False, False, True, False], torch.device("cpu"))
+    assert left is not None
+    assert left.order == [4, 1, 2]
+    kept = torch.tensor([9, 8, 2, 2, 5, 4])
     words = torch.randint(4, 20, (4, 10), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         said = []
@@ -285,3 +283,48 @@ def test_where_each_direction_stands_at_each_step():
     assert places[:, :, 0].tolist() == [[0, 1, 2, 3]] * 3
     assert places[:, :, 1].tolist() == [[2, 1, 0, 3], [1, 0, 2, 3], [0, 1, 2, 3]]
     assert reading_places(torch.tensor([3]), 4, 1)[..., 0].tolist() == [[0, 1, 2, 3]]
+
+
+def test_several_hypotheses_may_read_what_is_laid_out_for_one():
+    model = model_of()
+    twice, words = torch.arange(5).repeat_interleave(2), torch.randint(4, 20, (10,))
+    with torch.inference_mode():
+        one, other = (
+            stepper.step(words, select(stepper.start(SOURCE, LENGTHS), twice, None))[0]
+            for stepper in (lay_out(model, "fp32", shared=False), model)
+        )
+    assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["as it is", "laid", "laid for one", "narrowed", "graphed"])
+def test_a_search_leaves_source_and_stepper_as_they_were(kind):
+    """It moves rows of what `start` gives it, of which no one else may know."""
+    model = model_of()
+    stepper = lay_out(model, "fp32", shared=kind != "laid for one")
+    assert isinstance(stepper, LaidModel)
+    stepper = {
+        "as it is": model,
+        "narrowed": NarrowedModel(stepper, IDS, ALLOWED),
+        "graphed": GraphedModel(stepper, after=0),
+    }.get(kind, stepper)
+    source, lengths = SOURCE.clone(), LENGTHS.clone()
+    search = partial(beam_search, stepper, source, lengths, SearchOptions(beam_size=2), bos=2, eos=3)
+    first = [[hypothesis.tokens for hypothesis in sentence] for sentence in search()]
+    assert len({len(sentence[0]) for sentence in first}) > 1  # they leave one after the other
+    assert [[hypothesis.tokens for hypothesis in sentence] for sentence in search()] == first
+    assert source.equal(SOURCE)
+    assert lengths.equal(LENGTHS)
+
+
+@pytest.mark.skipif(not has_vnni(), reason="oneDNN's product in int8 is for CPUs with VNNI")
+def test_for_many_sentences_the_encoder_is_the_same(monkeypatch):
+    """With oneDNN's product for two rows and more, as for 64 sentences of a real model."""
+    monkeypatch.setattr("nmt.model.products.WIDE", 1)
+    monkeypatch.setattr("nmt.model.products.MANY", 2)
+    model = model_of()
+    laid = LaidEncoder(model.encoder, model.source_embedding.weight.detach(), "int8")
+    with torch.inference_mode():
+        together = laid(SOURCE, LENGTHS).outputs
+        for row, length in enumerate(LENGTHS.tolist()):
+            alone = laid(SOURCE[row : row + 1, :length], LENGTHS[row : row + 1]).outputs
+            assert_close(alone[0], together[row, :length], rtol=1e-5, atol=1e-5)

@@ -52,3 +52,15 @@ def test_a_word_of_hardly_any_probability_has_a_finite_loss(smoothing):
     loss = cross_entropy(logits, tensor([2]), smoothing)
     assert_close(loss, tensor((1 - smoothing) * 1000 + smoothing * 500))
     assert_close(torch.autograd.grad(loss, logits)[0].sum(), tensor(0.0))
+
+
+@SMOOTHED
+def test_a_few_words_at_a_time_it_is_the_same(smoothing, monkeypatch):
+    logits, words = torch.randn(7, 5, dtype=torch.bfloat16, requires_grad=True), torch.randint(0, 5, (7,))
+    whole = cross_entropy(logits, words, smoothing)
+    monkeypatch.setattr("nmt.model.loss.SOME", 14)  # two words of five logits, and the last alone
+    parts = cross_entropy(logits, words, smoothing)
+    assert_close(parts, whole)
+    assert_close(torch.autograd.grad(parts, logits), torch.autograd.grad(whole, logits), rtol=0, atol=0)
+    monkeypatch.setattr("nmt.model.loss.SOME", 1)  # less than one
+    assert_close(cross_entropy(logits, words, smoothing), whole)

@@ -37,7 +37,9 @@ def test_int8_is_exact_on_its_own_levels(rows, bounded):
     expected = x @ weight.t() + bias
     product = Quantised(weight, bias, bounded)
     assert_close(product(x), expected, rtol=1e-5, atol=1e-2)
-    assert_close(product.plus(x, torch.ones(rows, 24)), expected + 1, rtol=1e-5, atol=1e-2)
+    addend = torch.ones(rows, 24)
+    assert_close(product.plus(x, addend), expected + 1, rtol=1e-5, atol=1e-2)
+    assert_close(addend, expected + 1, rtol=1e-5, atol=1e-2)  # written over
 
 
 def test_levels_are_bytes_around_64():
@@ -67,7 +69,9 @@ def test_in_int8_no_row_depends_on_its_neighbours(bounded):
 def test_a_packed_weight_multiplies(rows):
     weight, bias, x = torch.randn(20, 12), torch.randn(20), torch.randn(rows, 12)
     assert_close(Packed(weight, bias)(x), x @ weight.t() + bias)
-    assert_close(Packed(weight, None).plus(x, torch.ones(rows, 20)), x @ weight.t() + 1)
+    addend = torch.ones(rows, 20)
+    assert_close(Packed(weight, None).plus(x, addend), x @ weight.t() + 1)
+    assert_close(addend, x @ weight.t() + 1)  # written over
 
 
 def test_bf16_rounds_input_and_weight_to_8_bits():

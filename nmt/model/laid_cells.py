@@ -1,0 +1,121 @@
+"""The cells of a translation model laid out for decoding: what words say to them, and their steps.
+
+Shapes: **N** words or rows, **E** input, **H** hidden size, **G** sums of a cell's gates, **V** vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from nmt.model.cells import Cell, LSTMCell, LSTMState, State, like
+from nmt.model.equations import Unrolled, equations_of
+from nmt.model.products import Packed, Quantised, product
+
+Pack = Callable[..., Packed | Quantised]  # (weight, bias, bounded=...)
+TABLE = 1 << 28  # bytes of the largest table of words
+AT_ONCE = 16  # words whose product takes as long as that of one: the time is that of reading the weight
+
+
+class Words:
+    """W e(y) + b of words y, in float32; from a table, on a CPU once what was asked for took as long as it would."""
+
+    def __init__(self, embedding: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        self.embedding, self.weight, self.bias = embedding, weight, bias
+        self.direct, self.asked, self.table = Packed(weight, bias), 0, embedding.new_empty(0)
+        self.fits = 4 * embedding.size(0) * weight.size(0) <= TABLE
+        if embedding.is_cuda and self.fits:
+            self._look_up()
+
+    def _look_up(self) -> None:
+        """Make the table."""
+        self.fits = False  # one thread makes it; the others go on without until it is there
+        table = product(self.embedding, self.weight)
+        self.table = table if self.bias is None else table.add_(self.bias)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Tokens (N,), or (N, 1), -> (N, G)."""
+        tokens = tokens.flatten()
+        if len(self.table):
+            return self.table.index_select(0, tokens)
+        self.asked += max(len(tokens), AT_ONCE)
+        if self.fits and self.asked >= len(self.embedding):
+            self._look_up()
+        return self.direct(self.embedding.index_select(0, tokens))
+
+    def looked_up(self, tokens: Tensor, order: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+        """A matrix whose rows have what words say, each in so many parts, and for the parts in this order their rows.
+
+        Part p of word n of the tokens (N,) is number n * parts + p in the order.
+        """
+        if len(self.table):
+            return self.table, tokens[order // parts] * parts + order % parts
+        return self(tokens), order
+
+
+class CellStep:
+    """The step of a cell that is given what its input says."""
+
+    def __init__(self, cell: Cell, pack: Pack) -> None:
+        self.cell, (self.equations, self.weights) = cell, equations_of(cell)
+        matrices = self.equations.matrices(self.weights)
+        self.times = tuple(pack(matrix, None, bounded=is_bounded(cell)) for matrix in matrices)
+
+    def __call__(self, sums: Tensor, state: State) -> State:
+        """The state after a step, from W x + b (N, G)."""
+        read = state.hidden[:, : self.cell.recurrent_size]
+        gates = sums.new_empty(sums.size(0), self.equations.kept(self.cell.hidden_size)[0])
+        after = like(state, (torch.empty_like(part) for part in state))
+        self.equations.step(self.cell.normed(sums), Unrolled(read, state, gates, after), self.weights, self.times)
+        return after
+
+
+class LSTMStep:
+    """The step of a plain LSTM, in the room of its sums, for nothing is kept for a way back."""
+
+    def __init__(self, cell: Cell, pack: Pack) -> None:
+        self.size = cell.hidden_size
+        self.times = pack(together(cast(LSTMCell, cell).recurrent_weight), None, bounded=True)
+
+    def __call__(self, sums: Tensor, state: State) -> State:
+        """The state after a step, from W x + b (N, G) `of_input`, which is written over."""
+        before = cast(LSTMState, state)
+        sums = self.times.plus(before.hidden, sums)
+        i, f, o, g = sums.split(self.size, dim=1)
+        sums[:, : 3 * self.size].sigmoid_()
+        cell = torch.mul(f, before.cell).addcmul_(i, g.tanh_())
+        return LSTMState(cell.tanh().mul_(o), cell)
+
+
+def step_of(cell: Cell, pack: Pack) -> CellStep | LSTMStep:
+    """A cell's step, laid out."""
+    return (LSTMStep if is_plain(cell) else CellStep)(cell, pack)
+
+
+def is_plain(cell: Cell) -> bool:
+    """Whether it is an LSTM as torch has it."""
+    return type(cell) is LSTMCell and cell.peepholes is None and cell.projection is None
+
+
+def together(part: Tensor) -> Tensor:
+    """A weight or bias (4H, ...) of an LSTM's gates i, f, g, o as i, f, o, g: a sigmoid squashes the first three."""
+    i, f, g, o = part.detach().chunk(4)
+    return torch.cat([i, f, o, g])
+
+
+def of_input(cell: Cell) -> tuple[Tensor, Tensor]:
+    """W (G, E) and b (G) of W x + b, as the step of a cell laid out takes it: the gates of a plain LSTM `together`."""
+    parts = (cell.input_weight, cell.input_bias)
+    weight, bias = map(together, parts) if is_plain(cell) else (part.detach() for part in parts)
+    return weight, bias
+
+
+def is_bounded(cell: Cell) -> bool:
+    """Whether its output lies within [-1, 1], given a state that does."""
+    return not (isinstance(cell, LSTMCell) and cell.projection is not None)
+
+
+def within_bounds(cells: Sequence[Cell], residual: bool) -> list[bool]:
+    """The same of each layer of a stack: what a residual adds up may leave [-1, 1]."""
+    return [is_bounded(cell) and not (number and residual) for number, cell in enumerate(cells)]
