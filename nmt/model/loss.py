@@ -16,8 +16,8 @@ def cross_entropy(logits: Tensor, words: Tensor, smoothing: float = 0.0) -> Tens
     """-sum over the words (W,) of sum_v q(v) log softmax(logits)(v), logits (W, V); in float32.
 
     The target distribution q gives `smoothing` to all V pieces in equal parts and the rest to the word (Szegedy et al.
-    2016, section 7). The gradient, softmax(logits) - q, is made together with the loss; on a CPU, from bf16, of so few words at
-    a time that they stay in its cache. torch's own keeps and reads the logits several times over.
+    2016, section 7). The gradient, softmax(logits) - q, is made together with the loss; from bf16 on a CPU, of so few
+    words at a time that they stay in its cache. torch's own keeps and reads the logits several times over.
     """
     loss: Tensor = _CrossEntropy.apply(logits, words, smoothing)  # type: ignore[no-untyped-call]
     return loss
