@@ -127,6 +127,7 @@ def test_no_figure_is_still_missing():
         assert not [name for name in found if not name.startswith(("MALLOC_", "THP_"))], path
 
 
+@pytest.mark.slow
 def test_networks_run_as_the_table_says():
     words, seen = {"fused": "fused", "unrolled": "our own", "loop": "step by step"}, set()
     table = README.split("| network | flags | runs by |")[1].split("\n\n")[0]

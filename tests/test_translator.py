@@ -13,6 +13,7 @@ from nmt.batches import collate_sources
 from nmt.checkpoint import Tokenizers
 from nmt.decoding import price
 from nmt.model.seq2seq import ModelOptions, build_model
+from nmt.sampling import SamplingOptions
 from nmt.search import SearchOptions
 from nmt.shortlist import Shortlist
 from nmt.tokenizer import BOS, EOS
@@ -66,6 +67,19 @@ def test_beside_others_in_any_order_a_line_is_answered_as_alone(trained, toy, si
             for found, expected in zip(answer.candidates, alone[answer.source], strict=True):
                 assert found.pieces == expected.pieces
                 assert found.score == pytest.approx(expected.score, abs=1e-5, rel=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "shared"),
+    [
+        ({"search": SearchOptions(beam_size=1)}, False),
+        ({"search": SearchOptions(beam_size=2)}, True),
+        ({"search": SearchOptions(beam_size=5), "sampling": SamplingOptions(1)}, False),
+        ({"sampling": SamplingOptions(3)}, True),
+    ],
+)
+def test_a_model_is_laid_out_for_as_many_hypotheses_as_will_read_a_sentence(trained, options, shared):
+    assert Translator.load(trained, device="cpu", **options).stepper.shared is shared
 
 
 def test_no_translation_depends_on_the_window(translator):

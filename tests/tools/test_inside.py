@@ -80,6 +80,7 @@ def test_a_turn_that_shrinks_comes_to_rest_at_the_rate_it_shrinks():
     assert motion.exponent == pytest.approx(math.log(0.5), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_turn_that_grows_ends_in_a_cycle():
     torch.manual_seed(1)
     motion = dynamics.follow(rotation(1.3), 500, 3000)
