@@ -246,13 +246,11 @@ def best(before: Tensor, log_probs: Tensor, size: int, moment: Moment) -> Candid
     return Candidates(candidates, tokens.flatten(1).gather(1, chosen), chosen // reach)
 
 
-def advance(
-    frontier: Frontier, candidates: Candidates, size: int, eos: int
-) -> tuple[Frontier, Tensor, Candidates | None]:
+def advance(frontier: Frontier, candidates: Candidates, size: int, eos: int) -> tuple[Frontier, Tensor, Candidates]:
     """The frontier of the first K candidates that stay open, the rows (B, K) they extend, and the ends.
 
     An end counts if it is among the first K candidates; the other log-probabilities of the ends (B, K) are -inf, and
-    their parents are rows. On a CPU, where a look costs less than what it saves, no ends at all are None.
+    their parents are rows. On a CPU, where a look costs less than what it saves, none at all are (B, 0).
     """
     batch, width = frontier.tokens.shape
     is_end = candidates.tokens == eos  # (B, C)
@@ -261,7 +259,7 @@ def advance(
     log_probs, tokens, rows = candidates._replace(parents=candidates.parents + first_rows[:, None])
     if not is_end.is_cuda and not is_end.any():
         opened = frontier._replace(log_probs=log_probs[:, :opening], tokens=tokens[:, :opening])
-        return opened, rows[:, :opening], None
+        return opened, rows[:, :opening], Candidates(log_probs[:, :0], tokens[:, :0], rows[:, :0])
     open_ = is_end.sort(dim=1, stable=True).indices[:, :opening]  # (B, K), in their order
     ended = log_probs[:, :size].where(is_end[:, :size], -math.inf)
     opened = frontier._replace(log_probs=log_probs.gather(1, open_), tokens=tokens.gather(1, open_))
@@ -384,12 +382,11 @@ def beam_search(
         candidates = choose(frontier.log_probs, log_probs, size, moment)
         frontier, rows, ends = advance(frontier, candidates, size, eos)
         # Until anything has ended, only limits make done, and `any` is the step's one look at the device.
-        anything = anything or (ends is not None and bool(ends.log_probs.ne(-math.inf).any()))
-        if anything and ends is not None:
+        anything = anything or bool(ends.log_probs.ne(-math.inf).any())
+        if anything:
             scores = score(ends, moment, options, bonus)
             history.end(scores, ends, sentences)
             frontier = finish(frontier, scores)
-        if anything:
             done = [a or b for a, b in zip(done, settled(frontier, length, size, options).tolist(), strict=True)]
         frontier, rows, state, kept = go_on(frontier, rows, state, done, groups)
         sentences = [sentences[place] for place in kept]

@@ -3,7 +3,7 @@
 - Weights are laid out once, in the arithmetic asked for (`products.py`).
 - What a word says to the first layer, W e(y) + b, is looked up in a table, once that pays.
 - What the context c = sum_s a_s m_s says to a reader is W c = sum_s a_s (W m_s); each W m_s is made once per sentence,
-  where several hypotheses share it.
+  but where one hypothesis alone reads it, on a CPU.
 - The encoder is the model's own where torch has a kernel for its layers that reads whole sentences (cuDNN, and oneDNN
   in float32); else ours (`laid_encoder.py`).
 

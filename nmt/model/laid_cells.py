@@ -1,6 +1,6 @@
 """The cells of a translation model laid out for decoding: what words say to them, and their steps.
 
-Shapes: **N** words or rows, **E** input, **H** hidden size, **G** sums of a cell's gates, **V** vocabulary.
+Shapes: **N** words or rows, **E** input, **H** hidden size, **G** sums of a cell's gates.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
 """The encoder of a translation model laid out for decoding (`laid.py`): as it is, or step by step.
 
 Shapes: **B** sentences, **T** source length, **D** directions, **H** hidden size of one, **N** words, **G** sums of a
-cell's gates in all directions, **E** input, **V** vocabulary.
+cell's gates in all directions, **E** input.
 """
 
 from collections.abc import Callable, Sequence

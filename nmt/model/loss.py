@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SOME = 1 << 21  # logits at a time
+SOME = 1 << 21  # logits at a time: 8 MB in float32
 
 
 def cross_entropy(logits: Tensor, words: Tensor, smoothing: float = 0.0) -> Tensor:
     """-sum over the words (W,) of sum_v q(v) log softmax(logits)(v), logits (W, V); in float32.
 
     The target distribution q gives `smoothing` to all V pieces in equal parts and the rest to the word (Szegedy et al.
-    2016, section 7). The gradient, softmax(logits) - q, is made together with the loss; from bf16 on a CPU, of so few
+    2016, section 7). The gradient, softmax(logits) - q, is made together with the loss; of 16 bits on a CPU, for so few
     words at a time that they stay in its cache. torch's own keeps and reads the logits several times over.
     """
     loss: Tensor = _CrossEntropy.apply(logits, words, smoothing)  # type: ignore[no-untyped-call]
@@ -27,7 +27,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, words: Tensor, smoothing: float) -> Tensor:
         kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        whole = logits.is_cuda or logits.dtype == kind  # for then probabilities are made where the gradient stands
+        whole = logits.is_cuda or logits.dtype == kind  # else probabilities need room of their own
         rows = max(1, len(logits) if whole else SOME // logits.size(1))
         gradient = None
         if ctx.needs_input_grad[0]:  # of float16 in float32, for its range needs the loss scaled first

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from weakref import ref
 
 import pytest
 import torch
@@ -229,6 +230,17 @@ def test_with_room_to_spare_a_step_is_the_same(options):
         assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+def test_a_graph_keeps_no_memory_of_a_batch_that_is_over():
+    graphed = GraphedModel(lay_out(model_of(), "fp32"), after=0)
+    with torch.inference_mode():
+        state = graphed.start(SOURCE, LENGTHS)
+        _, state = graphed.step(torch.full((5,), 2), state)
+    memory = ref(state.memory.source.values)
+    assert memory() is not None
+    del state
+    assert memory() is None
+
+
 def test_a_shape_gets_a_graph_when_it_has_come_often_and_the_oldest_gives_way(monkeypatch):
     monkeypatch.setattr("nmt.model.graphed.MOST", 2)
     graphed, made = GraphedModel(lay_out(model_of(), "fp32"), after=2), []
@@ -324,7 +336,7 @@ def test_for_many_sentences_the_encoder_is_the_same(monkeypatch):
     model = model_of()
     laid = LaidEncoder(model.encoder, model.source_embedding.weight.detach(), "int8")
     with torch.inference_mode():
-        together = laid(SOURCE, LENGTHS).outputs
+        batch = laid(SOURCE, LENGTHS).outputs
         for row, length in enumerate(LENGTHS.tolist()):
             alone = laid(SOURCE[row : row + 1, :length], LENGTHS[row : row + 1]).outputs
-            assert_close(alone[0], together[row, :length], rtol=1e-5, atol=1e-5)
+            assert_close(alone[0], batch[row, :length], rtol=1e-5, atol=1e-5)

@@ -55,12 +55,23 @@ def test_a_word_of_hardly_any_probability_has_a_finite_loss(smoothing):
 
 
 @SMOOTHED
-def test_a_few_words_at_a_time_it_is_the_same(smoothing, monkeypatch):
-    logits, words = torch.randn(7, 5, dtype=torch.bfloat16, requires_grad=True), torch.randint(0, 5, (7,))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_few_words_at_a_time_it_is_the_same(smoothing, dtype, monkeypatch):
+    logits, words = torch.randn(7, 5).to(dtype).requires_grad_(), torch.randint(0, 5, (7,))
     whole = cross_entropy(logits, words, smoothing)
-    monkeypatch.setattr("nmt.model.loss.SOME", 14)  # two words of five logits, and the last alone
-    parts = cross_entropy(logits, words, smoothing)
-    assert_close(parts, whole)
-    assert_close(torch.autograd.grad(parts, logits), torch.autograd.grad(whole, logits), rtol=0, atol=0)
-    monkeypatch.setattr("nmt.model.loss.SOME", 1)  # less than one
-    assert_close(cross_entropy(logits, words, smoothing), whole)
+    (expected,) = torch.autograd.grad(whole, logits)
+    blocks, softmax = [], torch.softmax
+
+    def watched(some, *rest, **options):
+        blocks.append(len(some))
+        return softmax(some, *rest, **options)
+
+    monkeypatch.setattr("torch.softmax", watched)
+    for some, sizes in ((14, [2, 2, 2, 1]), (1, [1] * 7)):
+        monkeypatch.setattr("nmt.model.loss.SOME", some)
+        blocks.clear()
+        parts = cross_entropy(logits, words, smoothing)
+        assert blocks == sizes
+        assert_close(parts, whole)
+        assert_close(torch.autograd.grad(parts, logits)[0], expected, rtol=0, atol=0)
+        assert_close(cross_entropy(logits.detach(), words, smoothing), whole.detach())
