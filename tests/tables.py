@@ -142,9 +142,9 @@ def divided(log_prob: float, length: int, options: SearchOptions) -> float:
 
 
 def covered(looks: Table, source: tuple[int, ...], tokens: tuple[int, ...]) -> float:
-    """sum_i log min(sum_j p_ij, 1), EOS among the j."""
+    """sum_i log min(sum_j p_ij, 1), EOS among the j; what is below 1e-6 counts as that (nmt/steppers.py)."""
     rows = [looks(source, tokens[:place]) for place in range(len(tokens) + 1)]
-    return sum(math.log(min(sum(column), 1)) for column in zip(*rows, strict=True))
+    return sum(math.log(max(min(sum(column), 1), 1e-6)) for column in zip(*rows, strict=True))
 
 
 def all_translations(
