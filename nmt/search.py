@@ -321,8 +321,9 @@ def first_frontier(limits: list[int], n_best: int, options: SearchOptions, bos: 
 def go_on(
     frontier: Frontier, rows: Tensor, state: Any, done: list[bool], groups: int
 ) -> tuple[Frontier, Tensor, Any, list[int]]:
-    """The frontier, rows (B, K) and the state of those rows, of the sentences of which any group is not done; their
-    places, in a new order.
+    """Go on with the sentences of which any group is not done.
+
+    Their frontier, rows (B, K) and state, and the places where they stood, for their order is another.
     """
     over = [all(done[first : first + groups]) for first in range(0, len(done), groups)]
     gone = leaving(over, rows.device)

@@ -35,12 +35,12 @@ class NarrowedModel:
     """
 
     def __init__(self, model: LaidModel, ids: Tensor, allowed: Tensor) -> None:
-        self.model, self.ids, self.output = model, ids, model.rows.some(ids)
-        self.barred = torch.zeros(allowed.shape).masked_fill_(~allowed, -math.inf)
+        self.model, self.ids, self.allowed, self.output = model, ids, allowed, model.rows.some(ids)
 
     def start(self, source: Tensor, lengths: Tensor) -> NarrowedState:
         """As `LaidModel.start`."""
-        return NarrowedState(self.model.start(source, lengths), self.barred[:, None].clone())
+        barred = torch.zeros(self.allowed.shape).masked_fill_(~self.allowed, -math.inf)
+        return NarrowedState(self.model.start(source, lengths), barred[:, None])
 
     def step(self, tokens: Tensor, state: NarrowedState) -> tuple[Tensor, NarrowedState]:
         """Read one word per row (N,); log-probabilities of the next (N, V'), in float32, and the state after it."""
