@@ -8,7 +8,7 @@ Where things are, in the order in which text meets them:
     monolingual     running text for a language model, dealt in parallel streams
     model.cells     one time step of a recurrent cell: the equations
     model.equations the way back through each cell, derived by hand; model.bptt unrolls it, model.products multiplies
-    model.recurrent the recurrence over time, exact over padding, by the fastest way there is
+    model.recurrent the recurrence over time, exact over padding, by the fastest way there is; model.kernels torch's own
     model.attention where the decoder looks
     model.encoder   source ids to outputs and a final state
     model.decoder   the bridge from that state, and the decoder

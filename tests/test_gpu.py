@@ -1,5 +1,7 @@
 """A GPU computes what the CPU computes: losses, updates, translations. (Cells: tests/model/test_bptt.py.)"""
 
+import csv
+
 import pytest
 import torch
 from torch import nn
@@ -130,16 +132,27 @@ def test_in_bf16_they_are_nearly_the_same(trained, toy):
         assert one.candidates[0].score == pytest.approx(other.candidates[0].score, abs=0.05)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_it_learns_there_what_it_learns_here(trained, toy, tmp_path, precision):
-    """The same updates in the same order, but for rounding."""
+def validation_losses(folder):
+    """Of each epoch."""
+    [path] = (folder / "training" / "metrics").rglob("*.csv")
+    with path.open(encoding="utf8") as file:
+        return [float(row["val_loss"]) for row in csv.DictReader(file) if row["val_loss"]]
+
+
+@pytest.mark.parametrize(("precision", "share"), [("fp32", 0.02), ("bf16", 0.1), ("fp16", 0.1)])
+def test_it_learns_there_what_it_learns_here(trained, toy, tmp_path, precision, share):
+    """The same updates in the same order, but for rounding, which within three epochs has not grown to much.
+
+    On a CPU one and two threads differ by 0.05 % then, fp32 and bf16 by 5 %. Later, and in BLEU, chance decides.
+    """
     flags = [*toy.flags, f"--training.precision={precision}", "--output", str(tmp_path / "model")]
     fit(config.read([], flags), device="cuda")
-    [_, here, _], [_, there, _] = (
-        checkpoint.read_folder(folder)[1]["scores"]["validation"] for folder in (trained, tmp_path / "model")
-    )
-    assert here["name"] == "chrF2"
-    assert there["score"] == pytest.approx(here["score"], rel=0.25)
+    here, there = validation_losses(trained), validation_losses(tmp_path / "model")
+    assert len(here) == len(there) == 8
+    assert there[:3] == pytest.approx(here[:3], rel=share)
+    assert there[-1] < 0.5 * there[2]
+    [_, there, _] = checkpoint.read_folder(tmp_path / "model")[1]["scores"]["validation"]
+    assert there["name"] == "chrF2"
     scored = list(Translator.load(tmp_path / "model", device="cpu").translate(toy.text("val.en")))
     assert evaluate([answer.text for answer in scored], [toy.text("val.de")])[1].score == pytest.approx(
         there["score"], rel=0.1

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from nmt.model.bptt import Reading, reading, unroll
 from nmt.model.cells import Cell, DeepTransition, GRUCell, LSTMCell, RNNCell, State, like
+from nmt.model.kernels import Call, in_fp16, plainly
 from nmt.model.products import has_bf16_kernels
 
 # cuDNN wants all weights of a layer in one buffer; torch puts them there at each call, and warns of it.
@@ -96,25 +97,29 @@ class Layer(nn.Module):
         path = self.path(x.device, self.training, torch.is_autocast_enabled(x.device.type))
         if path != "fused" or not _rounds_to_fp16(x.device):
             return self._read(path, x, state, lengths)
+        call = plainly if isinstance(self.cells[0], RNNCell) else in_fp16
         with torch.autocast(x.device.type, enabled=False):
-            return self._read(path, x.float(), like(state, (part.float() for part in state)), lengths)
+            return self._read(path, x.float(), like(state, (part.float() for part in state)), lengths, call)
 
-    def _read(self, path: Path, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
-        """The same, run that way."""
+    def _read(
+        self, path: Path, x: Tensor, state: State, lengths: Tensor | None, call: Call = plainly
+    ) -> tuple[Tensor, State]:
+        """The same, run that way, its kernel called so."""
         if path == "fused" and isinstance(self.cells[0], LSTMCell):
-            return self._fused_lstm(x, state, lengths)
+            return self._fused_lstm(x, state, lengths, call)
         if lengths is None:
             lengths = torch.full((x.size(0),), x.size(1), device=x.device)
         outputs, finals = [], []
         for number, cell in enumerate(cast(list[Cell], self.cells)):
             parts = like(state, (part.chunk(len(self.cells), dim=1)[number] for part in state))
-            read = _fused if path == "fused" else partial(self._stepped, unrolled=path == "unrolled")
+            stepped = partial(self._stepped, unrolled=path == "unrolled")
+            read = partial(_fused, call=call) if path == "fused" else stepped
             output, final = read(cell, x, parts, lengths, backwards=number == 1)
             outputs.append(output)
             finals.append(final)
         return torch.cat(outputs, dim=2), like(state, (torch.cat(parts, dim=1) for parts in zip(*finals, strict=True)))
 
-    def _fused_lstm(self, x: Tensor, state: State, lengths: Tensor | None) -> tuple[Tensor, State]:
+    def _fused_lstm(self, x: Tensor, state: State, lengths: Tensor | None, call: Call) -> tuple[Tensor, State]:
         """Both directions in one call, padding made harmless."""
         hidden_size, directions = self.hidden_size, len(self.cells)
         weights: list[Tensor] = [weight for cell in self.cells for weight in cell.parameters()]
@@ -130,7 +135,8 @@ class Layer(nn.Module):
             input_weight, recurrent_weight, bias = weights[3 * number : 3 * number + 3]
             flat += [input_weight, recurrent_weight, bias, torch.zeros_like(bias)]  # torch has a second, of no use
         initial = [torch.stack(part.chunk(directions, dim=1)) for part in state]  # (D, B, H)
-        outputs, hidden, memory = torch.lstm(x, initial, flat, True, 1, 0.0, self.training, directions == 2, True)
+        options = True, 1, 0.0, self.training, directions == 2, True
+        outputs, hidden, memory = call(torch.lstm, x, initial, flat, *options)
         if lengths is not None:
             last = (lengths - 1)[:, None, None].expand(-1, 1, hidden_size)
             forward_hidden = outputs[:, :, :hidden_size].gather(1, last)[:, 0]  # (B, H)
@@ -196,14 +202,15 @@ def _has_kernel(cell: nn.Module, device: torch.device) -> bool:
 def _rounds_to_fp16(device: torch.device) -> bool:
     """Whether torch would give cuDNN fp16 where bf16 is asked for: under autocast, whatever its type.
 
-    Errors that go back through time are too small for fp16, and without a scaled loss they vanish in it. So cuDNN is
-    given float32, whose products it may round to TF32: 3 bits more than bf16 has.
+    Errors that go back through time are too small for fp16, and without a scaled loss they vanish in it. So for an LSTM
+    or a GRU they are scaled here (`kernels.py`). Those of a vanilla RNN may grow beyond any scale: it is given float32,
+    whose products cuDNN may round to TF32.
     """
     reduced = device.type == "cuda" and torch.is_autocast_enabled("cuda")
     return reduced and torch.get_autocast_dtype("cuda") == torch.bfloat16
 
 
-def _fused(cell: Cell, x: Tensor, state: State, lengths: Tensor, backwards: bool) -> tuple[Tensor, State]:
+def _fused(cell: Cell, x: Tensor, state: State, lengths: Tensor, backwards: bool, call: Call) -> tuple[Tensor, State]:
     """torch's GRU or vanilla RNN in one direction; all of its state is put out, so the last is looked up there."""
     place = torch.arange(x.size(1), device=x.device).expand(x.size(0), -1)  # (B, T)
     if backwards:
@@ -215,7 +222,8 @@ def _fused(cell: Cell, x: Tensor, state: State, lengths: Tensor, backwards: bool
         second = torch.cat([second[: 2 * cell.hidden_size], cell.candidate_bias])
     kernel = torch.gru if isinstance(cell, GRUCell) else torch.rnn_tanh  # both of one signature
     weights = [cell.input_weight, cell.recurrent_weight, cell.bias, second]
-    outputs, _ = kernel(x, state.hidden[None].contiguous(), weights, True, 1, 0.0, cell.training, False, True)
+    initial, options = state.hidden[None].contiguous(), (True, 1, 0.0, cell.training, False, True)
+    outputs, _ = call(kernel, x, [initial], weights, *options)
     last = (lengths - 1)[:, None, None].expand(-1, 1, outputs.size(2))
     final = outputs.gather(1, last)[:, 0]  # (B, H)
     return outputs.gather(1, place[:, :, None].expand_as(outputs)), like(state, [final])

@@ -386,19 +386,43 @@ def test_padding_may_take_more_columns_than_one():
     assert_close(memory[0], final[1])
 
 
-def test_the_fused_kernel_is_given_float32_where_it_would_be_given_fp16(monkeypatch):
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
+def test_the_fused_kernel_runs_in_fp16_where_autocast_would_make_it(monkeypatch, kind, device):
+    """Where that is, a CPU must be told. Outputs, state and gradients are exact to 11 bits, and errors may be small."""
+    layer, x = build(kind, True, "fused").float().to(device), torch.randn(B, T, E).to(device).requires_grad_()
+    lengths, real = LENGTHS.to(device), words(LENGTHS).to(device)
+    exact, final = layer(x, None, lengths)
+    pull = torch.randn_like(exact) * real[:, :, None]
+    of = [x, *layer.parameters()]
+    gradients = torch.autograd.grad((exact * pull).sum(), of)
+    if device == "cpu":
+        monkeypatch.setattr("nmt.model.recurrent._rounds_to_fp16", lambda device: True)
+    with torch.autocast(device, torch.bfloat16):
+        found, found_final = layer(x, None, lengths)
+    assert found.dtype == torch.float32
+    small = torch.autograd.grad(1e-9 * (found * pull).sum(), of)
+    pairs = [
+        (found[real], exact[real]),
+        *zip(found_final, final, strict=True),
+        *((1e9 * one, other) for one, other in zip(small, gradients, strict=True)),
+    ]
+    for one, other in pairs:
+        assert 0 < (one - other).norm() < 12 * 2.0**-11 * other.norm()
+
+
+def test_a_vanilla_rnn_is_given_float32_where_it_would_be_given_fp16(monkeypatch):
     """As on a GPU under autocast; what comes out is then as exact as without."""
-    layer, x = build("lstm", True, "fused").float(), torch.randn(B, T, E)
-    exact, final = layer(x, None, LENGTHS)
+    layer, x = build("rnn", True, "fused").float(), torch.randn(B, T, E)
+    exact, _ = layer(x, None, LENGTHS)
     monkeypatch.setattr("nmt.model.recurrent._rounds_to_fp16", lambda device: True)
     with torch.autocast("cpu", torch.bfloat16):
-        found, found_final = layer(x.bfloat16().float(), None, LENGTHS)
+        found, _ = layer(x.bfloat16().float(), None, LENGTHS)
         given, _ = layer(x.bfloat16(), None, LENGTHS)
     assert found.dtype == given.dtype == torch.float32
     assert_close(found, layer(x.bfloat16().float(), None, LENGTHS)[0], rtol=0, atol=0)
     assert_close(given, found, rtol=0, atol=0)
     assert 0 < (found - exact).norm() < 0.02 * exact.norm()  # the input itself was rounded
-    assert all(part.dtype == torch.float32 for part in (*final, *found_final))
 
 
 # ---- the order of reading, and products

@@ -1,0 +1,78 @@
+"""torch's kernels for whole sequences, called as they are, or in fp16 with errors that do not vanish in it.
+
+Under autocast torch gives cuDNN fp16, whatever type is asked for. That is fast, and as exact as TF32 (both keep 11
+bits), but nothing is left of numbers below 6e-8; and where the loss is not scaled, as it is not for bf16, errors that
+go back through time are smaller. So errors are multiplied on their way into the kernel by a power of two that brings
+the largest of them near LARGEST, and divided by it on their way out: but for their exponents nothing has changed. That
+is the scaled loss of Micikevicius et al. 2018 (section 3.2), with a scale for each call that is found there and then.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LARGEST = 2.0**-4  # leaves room above for errors that grow on the way: 65,504 is the largest number in fp16
+
+Call = Callable[..., tuple[Tensor, ...]]  # (kernel, x, initial states, weights, options ...) -> outputs, final states
+
+
+def plainly(
+    kernel: Callable[..., Any], x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor], *options: Any
+) -> tuple[Tensor, ...]:
+    """`torch.lstm`, `torch.gru` or `torch.rnn_tanh`: outputs and final states."""
+    found = kernel(x, initial if len(initial) > 1 else initial[0], weights, *options)
+    return cast(tuple[Tensor, ...], found)
+
+
+def in_fp16(
+    kernel: Callable[..., Any], x: Tensor, initial: Sequence[Tensor], weights: Sequence[Tensor], *options: Any
+) -> tuple[Tensor, ...]:
+    """The same in fp16, given and giving float32; without autocast."""
+    scale = Scale()
+    x, *given = _Enter.apply(scale, x, *initial, *weights)  # type: ignore[no-untyped-call]
+    found = plainly(kernel, x, given[: len(initial)], given[len(initial) :], *options)
+    left: tuple[Tensor, ...] = _Leave.apply(scale, *found)  # type: ignore[no-untyped-call]
+    return left
+
+
+class Scale:
+    """What the errors are multiplied by in a backward pass."""
+
+    factor: Tensor  # (1,), a power of two
+
+
+class _Enter(torch.autograd.Function):
+    """float32 -> fp16; scaled errors in fp16 -> errors in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, scale: Scale, *given: Tensor) -> tuple[Tensor, ...]:
+        ctx.scale = scale
+        ctx.set_materialize_grads(False)
+        return tuple(part.half() for part in given)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *errors: Tensor | None) -> tuple[Tensor | None, ...]:
+        factor = ctx.scale.factor
+        return None, *(None if error is None else error / factor for error in errors)
+
+
+class _Leave(torch.autograd.Function):
+    """fp16 -> float32; errors in float32 -> scaled errors in fp16."""
+
+    @staticmethod
+    def forward(ctx: Any, scale: Scale, *found: Tensor) -> tuple[Tensor, ...]:
+        ctx.scale = scale
+        ctx.set_materialize_grads(False)
+        return tuple(part.float() for part in found)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *errors: Tensor | None) -> tuple[Tensor | None, ...]:
+        largest = torch.stack([torch.linalg.vector_norm(error, torch.inf) for error in errors if error is not None])
+        largest = largest.amax(0, keepdim=True).clamp(min=1e-30)
+        factor = ctx.scale.factor = LARGEST * torch.frexp(largest).mantissa / largest
+        return None, *(None if error is None else (error * factor).half() for error in errors)
