@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SOME = 1 << 21  # logits at a time: 8 MB in float32
+LEAST = 1e-30  # of a probability whose logarithm is taken
 
 
 def cross_entropy(logits: Tensor, words: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -38,8 +39,12 @@ class _CrossEntropy(torch.autograd.Function):
             into = None if gradient is None else gradient[start : start + rows]
             in_place = into is not None and into.dtype == kind
             probabilities = torch.softmax(some, 1, kind, out=into if in_place else None)
-            total = some.amax(1).to(kind) - probabilities.amax(1).log()  # the log of the sum of all exponentials
-            loss += (total - (1 - smoothing) * some.gather(1, target)[:, 0].to(kind)).sum()
+            chosen, of_chosen = some.gather(1, target).to(kind), probabilities.gather(1, target)
+            if logits.is_cuda or of_chosen.amin() < LEAST:  # a GPU is not asked, for the host would wait
+                total = some.amax(1, keepdim=True).to(kind) - probabilities.amax(1, keepdim=True).log()
+            else:
+                total = chosen - of_chosen.log()  # the log of the sum of all exponentials
+            loss += (total - (1 - smoothing) * chosen).sum()
             if smoothing:
                 loss -= smoothing / logits.size(1) * some.sum(dtype=kind)
             if into is not None:
