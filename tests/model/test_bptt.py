@@ -438,8 +438,13 @@ def test_the_order_of_reading_by_hand():
     assert reading(tensor([1, 3, 2]), 3, backwards=True).words.tolist() == [5, 7, 0, 4, 6, 3]
 
 
+FAST = pytest.mark.parametrize("fast", [False, True], ids=["onednn", "mkl"])
+
+
+@FAST
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_linear_layer_and_its_gradients_are_torchs(dtype):
+def test_a_linear_layer_and_its_gradients_are_torchs(dtype, fast, monkeypatch):
+    monkeypatch.setattr("nmt.model.products.has_fast_mkl", lambda: fast)
     x, weight, bias, pull = (torch.randint(-4, 5, shape).to(dtype) for shape in ((7, 6), (5, 6), (5,), (7, 5)))
     of = [part.requires_grad_() for part in (x, weight, bias)]
     results = [(layer(x, weight, bias) * pull).sum() for layer in (linear, nn.functional.linear)]
@@ -448,8 +453,10 @@ def test_a_linear_layer_and_its_gradients_are_torchs(dtype):
         assert_close(found, expected)
 
 
+@FAST
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_products_are_products(dtype):
+def test_products_are_products(dtype, fast, monkeypatch):
+    monkeypatch.setattr("nmt.model.products.has_fast_mkl", lambda: fast)
     x, weight, addend = (torch.randint(-4, 5, shape).to(dtype) for shape in ((7, 6), (5, 6), (7, 5)))  # exact in all
     expected = x.double() @ weight.double().t()
     assert_close(product(x, weight).double(), expected)
@@ -458,3 +465,4 @@ def test_products_are_products(dtype):
         assert_close(repeated(x).double(), expected)
         assert_close(repeated.plus(x, addend).double(), expected + addend.double())
     assert_close(product(x.t().contiguous().t(), weight).double(), expected)
+    assert_close(Repeated(weight.t().contiguous().t(), 7, 2)(x).double(), expected)

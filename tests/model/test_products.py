@@ -94,3 +94,34 @@ def test_some_rows_say_what_they_say_among_all(precision, bounded):
         torch.rand(7, 12),
     )
     assert_close(rows.some(ids)(x), rows.all()(x)[:, ids])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 63, 64, 65, 130])
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_transpose_is_copied_row_by_row(rows, width):
+    x = torch.arange(float(rows * (width + 2))).view(rows, width + 2)
+    for given in (x, x[:, :width], x[::2]):
+        for matrix in (given, given.t()):
+            found = products._in_rows(matrix)
+            assert found.is_contiguous()
+            assert found.tolist() == matrix.tolist()
+
+
+@pytest.mark.parametrize(
+    ("told", "maker", "mkl", "fast"),
+    [
+        ("processor: 0\nvendor_id\t: GenuineIntel\n", "", True, True),
+        ("processor: 0\nvendor_id\t: AuthenticAMD\n", "", True, False),
+        ("processor: 0\nvendor_id\t: GenuineIntel\n", "", False, False),
+        (None, "Intel64 Family 6 Model 85 Stepping 7, GenuineIntel", True, True),
+        (None, "arm", False, False),
+    ],
+)
+def test_where_mkl_is_fast(told, maker, mkl, fast, tmp_path, monkeypatch):
+    """By the maker of the CPU, which Linux tells in a file and other systems by name."""
+    if told is not None:
+        (tmp_path / "cpuinfo").write_text(told)
+    monkeypatch.setattr("nmt.model.products.CPU", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.processor", lambda: maker)
+    monkeypatch.setattr("torch.backends.mkl.is_available", lambda: mkl)
+    assert products.has_fast_mkl.__wrapped__() == fast
