@@ -79,12 +79,12 @@ class RNNEquations:
         torch.tanh(times[0].plus(at.read, products), out=at.after[0])
 
     def slopes(self, every: Unrolled, weights: Parts) -> Parts:
-        """1 - h^2."""
-        return (1 - every.after[0].square(),)
+        """1 - h^2, which h says."""
+        return (every.after[0],)
 
     def back(self, slopes: Parts, d: Parts, errors: Tensor, weights: Parts, times: Times) -> Before:
         """d_h(t-1) = d_s U."""
-        return times[0](torch.mul(d[0], slopes[0], out=errors)), (None,)
+        return times[0](_of_tanh(d[0], slopes[0], errors)), (None,)
 
     def gradients(self, every: Unrolled, slopes: Parts, errors: Tensor) -> tuple[Tensor, Parts]:
         """d_U = sum of d_s h(t-1)."""
@@ -114,8 +114,7 @@ class LSTMEquations:
     def step(self, products: Tensor, at: Unrolled, weights: Parts, times: Times) -> None:
         """The step as the cell has it."""
         hidden, cell = at.after
-        sums = times[0].plus(at.read, products)
-        size = cell.size(1)
+        sums, size = times[0].plus(at.read, products), cell.size(1)
         i, f, g, o, *squashed = at.gates.chunk(at.gates.size(1) // size, dim=1)
         if self.peepholes:
             sums[:, :size].addcmul_(weights[1][0], at.before[1])
@@ -142,10 +141,10 @@ class LSTMEquations:
         if not self.lecture:
             gates, squashed = every.gates.split([4 * cell.size(1), cell.size(1)], dim=1)
             return _lstm_slopes(gates, every.before[1], squashed)
-        i, f, g, o = every.gates.chunk(4, dim=1)
-        outer = 1 - hidden * hidden
-        errors = [(i - i * i) * g, (f - f * f) * every.before[1], i, (o - o * o) * cell * outer]
-        return torch.cat([error.to(i.dtype) for error in errors], dim=1), o * outer, f
+        i, _, _, o = every.gates.chunk(4, dim=1)
+        errors, _, forget = _lstm_slopes(every.gates, every.before[1], _of_tanh(cell.to(i.dtype), hidden))
+        errors[:, 2 * i.size(1) : 3 * i.size(1)] = i  # g is its own sum
+        return errors, _of_tanh(o, hidden), forget
 
     def back(self, slopes: Parts, d: Parts, errors: Tensor, weights: Parts, times: Times) -> Before:
         """The errors, d_h(t-1) by the recurrence, d_c(t-1)."""
@@ -208,10 +207,10 @@ class GRUEquations:
         r, z, n, q = every.gates.chunk(4, dim=1)
         errors = torch.empty_like(every.gates)
         of_r, of_z, of_q, of_n = errors.chunk(4, dim=1)
-        torch.mul(1 - z, 1 - n * n, out=of_n)
+        _of_tanh(1 - z, n, of_n)
         torch.mul(of_n, r, out=of_q)
-        torch.mul(of_q, q * (1 - r), out=of_r)
-        torch.mul(every.before[0] - n, z - z * z, out=of_z)
+        _of_sigmoid(of_n * q, r, of_r)
+        _of_sigmoid(every.before[0] - n, z, of_z)
         return errors, z
 
     def back(self, slopes: Parts, d: Parts, errors: Tensor, weights: Parts, times: Times) -> Before:
@@ -255,9 +254,9 @@ class ResetBeforeEquations:
         r, z, n = every.gates.chunk(3, dim=1)
         errors = torch.empty_like(every.gates)
         of_r, of_z, of_n = errors.chunk(3, dim=1)
-        torch.mul(every.read, r - r * r, out=of_r)
-        torch.mul(every.before[0] - n, z - z * z, out=of_z)
-        torch.mul(1 - z, 1 - n * n, out=of_n)
+        _of_sigmoid(every.read, r, of_r)
+        _of_sigmoid(every.before[0] - n, z, of_z)
+        _of_tanh(1 - z, n, of_n)
         return errors, z, r
 
     def back(self, slopes: Parts, d: Parts, errors: Tensor, weights: Parts, times: Times) -> Before:
@@ -345,11 +344,23 @@ def _lstm_slopes(gates: Tensor, memory: Tensor, squashed: Tensor) -> Parts:
     i, f, g, o = gates.chunk(4, dim=1)
     errors = gates.new_empty(gates.shape)
     of_i, of_f, of_g, of_o = errors.chunk(4, dim=1)
-    torch.mul(i - i * i, g, out=of_i)
-    torch.mul(f - f * f, memory, out=of_f)
-    torch.addcmul(i, i, g * g, value=-1, out=of_g)
-    torch.mul(o - o * o, squashed, out=of_o)
-    return errors, o - o * squashed * squashed, f
+    _of_sigmoid(g, i, of_i)
+    _of_sigmoid(memory.to(f.dtype), f, of_f)
+    _of_tanh(i, g, of_g)
+    _of_sigmoid(squashed, o, of_o)
+    return errors, _of_tanh(o, squashed), f
+
+
+def _of_sigmoid(d: Tensor, s: Tensor, out: Tensor) -> None:
+    """Write d s (1 - s), in one pass; all are of one type."""
+    torch.ops.aten.sigmoid_backward.grad_input(d, s, grad_input=out)
+
+
+def _of_tanh(d: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+    """d (1 - y^2), likewise."""
+    out = torch.empty_like(y) if out is None else out
+    torch.ops.aten.tanh_backward.grad_input(d, y, grad_input=out)
+    return out
 
 
 def _norm(x: Tensor, epsilon: float = 1e-5) -> tuple[Tensor, Tensor]:
