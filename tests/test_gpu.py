@@ -70,7 +70,7 @@ def test_loss_and_gradients_are_the_cpus(options):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_small_errors_go_back_through_time_in_bf16(cell):
-    """In fp16, which torch gives cuDNN under autocast, they would be 0."""
+    """Unscaled they would be 0 in fp16, in which cuDNN computes then."""
     found = []
     for enabled in (False, True):
         module = TranslationModule(network(cell=cell).to("cuda"), TrainingOptions(), None, [])
@@ -83,14 +83,16 @@ def test_small_errors_go_back_through_time_in_bf16(cell):
         assert (exact - rounded).norm() <= 0.1 * exact.norm() + 1e-12
 
 
-def test_an_update_does_not_make_the_host_wait():
+@pytest.mark.parametrize("reduced", [False, True])
+def test_an_update_does_not_make_the_host_wait(reduced):
     """Through cuDNN: nothing is asked of the GPU from the batch to the clipped gradients."""
     module = TranslationModule(network().to("cuda"), TrainingOptions(), None, [])
     batch = collate(SENTENCES)
     batch = type(batch)(*(part.to("cuda") for part in batch))
 
     def update():
-        loss, module.units = module._loss(batch, 0.1)
+        with torch.autocast("cuda", torch.bfloat16, enabled=reduced):
+            loss, module.units = module._loss(batch, 0.1)
         loss.backward()
         module.configure_gradient_clipping(None)
 
@@ -150,10 +152,10 @@ def test_it_learns_there_what_it_learns_here(trained, toy, tmp_path, precision, 
     here, there = validation_losses(trained), validation_losses(tmp_path / "model")
     assert len(here) == len(there) == 8
     assert there[:3] == pytest.approx(here[:3], rel=share)
-    assert there[-1] < 0.5 * there[2]
-    [_, there, _] = checkpoint.read_folder(tmp_path / "model")[1]["scores"]["validation"]
-    assert there["name"] == "chrF2"
+    assert there[-1] < 2 * here[-1]
+    [_, score, _] = checkpoint.read_folder(tmp_path / "model")[1]["scores"]["validation"]
+    assert score["name"] == "chrF2"
     scored = list(Translator.load(tmp_path / "model", device="cpu").translate(toy.text("val.en")))
     assert evaluate([answer.text for answer in scored], [toy.text("val.de")])[1].score == pytest.approx(
-        there["score"], rel=0.1
+        score["score"], rel=0.1
     )

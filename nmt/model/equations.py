@@ -79,7 +79,7 @@ class RNNEquations:
         torch.tanh(times[0].plus(at.read, products), out=at.after[0])
 
     def slopes(self, every: Unrolled, weights: Parts) -> Parts:
-        """1 - h^2, which h says."""
+        """H, which says what 1 - h^2 is."""
         return (every.after[0],)
 
     def back(self, slopes: Parts, d: Parts, errors: Tensor, weights: Parts, times: Times) -> Before:
@@ -141,15 +141,18 @@ class LSTMEquations:
         if not self.lecture:
             gates, squashed = every.gates.split([4 * cell.size(1), cell.size(1)], dim=1)
             return _lstm_slopes(gates, every.before[1], squashed)
-        i, _, _, o = every.gates.chunk(4, dim=1)
-        errors, _, forget = _lstm_slopes(every.gates, every.before[1], _of_tanh(cell.to(i.dtype), hidden))
-        errors[:, 2 * i.size(1) : 3 * i.size(1)] = i  # g is its own sum
-        return errors, _of_tanh(o, hidden), forget
+        i, f, g, o = every.gates.chunk(4, dim=1)
+        errors = torch.empty_like(every.gates)
+        of_i, of_f, of_g, of_o = errors.chunk(4, dim=1)
+        _of_sigmoid(g, i, of_i)
+        _of_sigmoid(every.before[1].to(f.dtype), f, of_f)
+        of_g.copy_(i)
+        _of_sigmoid(_of_tanh(cell.to(o.dtype), hidden), o, of_o)
+        return errors, _of_tanh(o, hidden), f
 
     def back(self, slopes: Parts, d: Parts, errors: Tensor, weights: Parts, times: Times) -> Before:
         """The errors, d_h(t-1) by the recurrence, d_c(t-1)."""
-        d_out, d_cell = d
-        size = d_cell.size(1)
+        (d_out, d_cell), size = d, d[1].size(1)
         if self.projection:
             errors[:, 4 * size :] = d_out
             d_out = times[1](d_out)
@@ -342,7 +345,7 @@ def _lstm_slopes(gates: Tensor, memory: Tensor, squashed: Tensor) -> Parts:
     From i, f, g, o (N, 4H), c(t-1) and the squashed output of the memory, m = o * squashed (N, H).
     """
     i, f, g, o = gates.chunk(4, dim=1)
-    errors = gates.new_empty(gates.shape)
+    errors, squashed = gates.new_empty(gates.shape), squashed.to(gates.dtype)
     of_i, of_f, of_g, of_o = errors.chunk(4, dim=1)
     _of_sigmoid(g, i, of_i)
     _of_sigmoid(memory.to(f.dtype), f, of_f)
@@ -357,7 +360,7 @@ def _of_sigmoid(d: Tensor, s: Tensor, out: Tensor) -> None:
 
 
 def _of_tanh(d: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
-    """d (1 - y^2), likewise."""
+    """d (1 - y^2) in one pass, written to `out` or a new tensor; all are of one type."""
     out = torch.empty_like(y) if out is None else out
     torch.ops.aten.tanh_backward.grad_input(d, y, grad_input=out)
     return out
@@ -385,15 +388,12 @@ def equations_of(cell: Cell) -> tuple[Equations, Parts]:
             gains = cell.recurrent_gain, cell.cell_gain, cell.cell_bias
             return LayerNormEquations(), (cell.recurrent_weight, *gains)
         case LSTMCell(peepholes=peepholes, projection=projection):
-            equations = LSTMEquations(
-                peepholes=peepholes is not None, projection=0 if projection is None else cell.output_size
-            )
-            weights = (cell.recurrent_weight, peepholes, projection)
-            return equations, tuple(weight for weight in weights if weight is not None)
+            width = 0 if projection is None else cell.output_size
+            weights = (weight for weight in (cell.recurrent_weight, peepholes, projection) if weight is not None)
+            return LSTMEquations(peepholes=peepholes is not None, projection=width), tuple(weights)
         case GRUCell(candidate_bias=None):
             return ResetBeforeEquations(), (cell.recurrent_weight,)
-        case GRUCell(candidate_bias=bias):
-            assert bias is not None
+        case GRUCell(candidate_bias=Tensor() as bias):
             return GRUEquations(), (cell.recurrent_weight, bias)
         case RNNCell():
             return RNNEquations(), (cell.recurrent_weight,)

@@ -1,10 +1,12 @@
-"""torch's kernels for whole sequences, called as they are, or in fp16 with errors that do not vanish in it.
+"""torch's kernels for whole sequences, called as they are, or in fp16 with errors scaled so that they do not vanish.
 
-Under autocast torch gives cuDNN fp16, whatever type is asked for. That is fast, and as exact as TF32 (both keep 11
-bits), but nothing is left of numbers below 6e-8; and where the loss is not scaled, as it is not for bf16, errors that
-go back through time are smaller. So errors are multiplied on their way into the kernel by a power of two that brings
-the largest of them near LARGEST, and divided by it on their way out: but for their exponents nothing has changed. That
-is the scaled loss of Micikevicius et al. 2018 (section 3.2), with a scale for each call that is found there and then.
+Under autocast torch gives cuDNN fp16, whatever type is asked for. That is fast, and as exact as TF32 (both keep 10
+bits behind the first), but nothing is left of numbers below 6e-8; and where the loss is not scaled, as it is not for
+bf16, errors that go back through time are smaller. So errors are multiplied on their way into the kernel by a power of
+two that brings the largest of them near LARGEST, and divided by it on their way out. None vanishes then that is not a
+millionth of the largest, and none overflows that grows less than a millionfold on its way: an LSTM's memory and a GRU's
+state pass errors on by gates, which are below 1. That is the scaled loss of Micikevicius et al. 2018 (section 3.2), but
+with a scale for each call, found there and then.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LARGEST = 2.0**-4  # leaves room above for errors that grow on the way: 65,504 is the largest number in fp16
+LARGEST = 2.0**-4  # between the least number of fp16, 2^-24, and the largest, 2^16
 
 Call = Callable[..., tuple[Tensor, ...]]  # (kernel, x, initial states, weights, options ...) -> outputs, final states
 
@@ -51,7 +53,11 @@ class _Enter(torch.autograd.Function):
     def forward(ctx: Any, scale: Scale, *given: Tensor) -> tuple[Tensor, ...]:
         ctx.scale = scale
         ctx.set_materialize_grads(False)
-        return tuple(part.half() for part in given)
+        halves = tuple(part.half() for part in given)
+        ctx.mark_non_differentiable(
+            *(half for half, needed in zip(halves, ctx.needs_input_grad[1:], strict=True) if not needed)
+        )
+        return halves
 
     @staticmethod
     @once_differentiable

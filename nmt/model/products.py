@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CPU = Path("/proc/cpuinfo")  # on Linux, what the system knows of it
+CPU_INFO = Path("/proc/cpuinfo")  # what Linux knows of the CPU
 
 
 def _served(x: Tensor) -> bool:
@@ -34,7 +34,10 @@ def _served(x: Tensor) -> bool:
 @cache
 def has_fast_mkl() -> bool:
     """Whether torch's own product of fp32 is MKL's, and the CPU one that it is fast on: Intel's."""
-    maker = CPU.read_text("utf-8", "replace") if CPU.exists() else platform.processor()
+    try:
+        maker = CPU_INFO.read_text("utf-8", "replace")
+    except OSError:
+        maker = platform.processor()
     return torch.backends.mkl.is_available() and "GenuineIntel" in maker
 
 
@@ -47,15 +50,15 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _in_rows(x: Tensor) -> Tensor:
-    """A matrix, contiguous; a transpose is copied 64 columns at a time, in 0.4 x the time that torch takes at once."""
-    if x.is_contiguous() or x.stride(0) != 1:
+    """A matrix, contiguous; on a CPU a transpose is copied 64 columns at a time, which takes less than half as long."""
+    if x.is_contiguous() or x.stride(0) != 1 or x.device.type != "cpu":
         return x.contiguous()
     return torch.cat([columns.t() for columns in x.t().split(64)], dim=1)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """F.linear of words x (N, E), weight (M, E) and bias (M), to be differentiated once: (N, M)."""
-    if x.dtype != torch.float32 or not _served(x) or torch.is_autocast_enabled("cpu"):
+    if x.dtype != torch.float32 or not _served(x) or has_fast_mkl() or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     found: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return found

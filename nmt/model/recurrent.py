@@ -203,8 +203,8 @@ def _rounds_to_fp16(device: torch.device) -> bool:
     """Whether torch would give cuDNN fp16 where bf16 is asked for: under autocast, whatever its type.
 
     Errors that go back through time are too small for fp16, and without a scaled loss they vanish in it. So for an LSTM
-    or a GRU they are scaled here (`kernels.py`). Those of a vanilla RNN may grow beyond any scale: it is given float32,
-    whose products cuDNN may round to TF32.
+    or a GRU they are scaled here (`kernels.py`). A vanilla RNN, which has no gates that hold errors back, is given
+    float32, whose products cuDNN may round to TF32.
     """
     reduced = device.type == "cuda" and torch.is_autocast_enabled("cuda")
     return reduced and torch.get_autocast_dtype("cuda") == torch.bfloat16

@@ -393,15 +393,19 @@ def test_the_fused_kernel_runs_in_fp16_where_autocast_would_make_it(monkeypatch,
     layer, x = build(kind, True, "fused").float().to(device), torch.randn(B, T, E).to(device).requires_grad_()
     lengths, real = LENGTHS.to(device), words(LENGTHS).to(device)
     exact, final = layer(x, None, lengths)
-    pull = torch.randn_like(exact) * real[:, :, None]
+    pull, pulls = torch.randn_like(exact) * real[:, :, None], [torch.randn_like(part) for part in final]
     of = [x, *layer.parameters()]
-    gradients = torch.autograd.grad((exact * pull).sum(), of)
+
+    def told(outputs, state):
+        return (outputs * pull).sum() + sum((part * other).sum() for part, other in zip(state, pulls, strict=True))
+
+    gradients = torch.autograd.grad(told(exact, final), of)
     if device == "cpu":
         monkeypatch.setattr("nmt.model.recurrent._rounds_to_fp16", lambda device: True)
     with torch.autocast(device, torch.bfloat16):
         found, found_final = layer(x, None, lengths)
     assert found.dtype == torch.float32
-    small = torch.autograd.grad(1e-9 * (found * pull).sum(), of)
+    small = torch.autograd.grad(1e-9 * told(found, found_final), of)
     pairs = [
         (found[real], exact[real]),
         *zip(found_final, final, strict=True),
