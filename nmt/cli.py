@@ -15,7 +15,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from nmt import __version__
@@ -57,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.verb in TRANSLATING:
         for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
             os.environ.setdefault(cache, "128")
+        put_off("torch._meta_registrations")  # what compilers need: a fifth of the time that torch takes to come
     _log_to_stderr(options.quiet)
     options.flags, options.command = rest, shlex.join(["nmt", *arguments])
     try:
@@ -75,6 +78,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _report(error)
     return 0
+
+
+class PutOff(ModuleType):
+    """A module that is imported when something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by the import system
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
+
+
+def put_off(name: str) -> None:
+    """Let a module wait, if there is one of this name; where its package is imported already, nothing changes."""
+    if name.partition(".")[0] not in sys.modules:
+        sys.modules[name] = PutOff(name)
 
 
 def command() -> NoReturn:

@@ -1,6 +1,7 @@
 """The commands as users type them: what they print, how they end, and one clear line for all that can go wrong."""
 
 import gzip
+import importlib
 import io
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nmt import __version__, checkpoint
+from nmt import __version__, checkpoint, cli
 from nmt.cli import main
 from nmt.info import _network
 
@@ -92,6 +93,56 @@ def test_torch_is_asked_for_huge_pages_unless_the_user_says_otherwise():
         line = [sys.executable, "-c", code]
         done = subprocess.run(line, capture_output=True, text=True, check=True, env=others | given)
         assert done.stdout.split()[-1] == expected
+
+
+def test_a_module_that_is_put_off_comes_when_it_is_asked_for(tmp_path, monkeypatch, capsys):
+    package = tmp_path / "slow_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from slow_package import part\n")
+    (package / "part.py").write_text("print('it comes')\nANSWER = 42\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    cli.put_off("slow_package.part")
+    slow = importlib.import_module("slow_package")
+    assert capsys.readouterr().out == ""
+    assert not hasattr(slow.part, "__path__")
+    assert slow.part.ANSWER == 42
+    assert capsys.readouterr().out == "it comes\n"
+    assert importlib.import_module("slow_package.part").ANSWER == 42
+    with pytest.raises(AttributeError, match="QUESTION"):
+        slow.part.QUESTION  # noqa: B018
+    assert capsys.readouterr().out == ""
+    cli.put_off("slow_package.part")  # too late
+    assert type(sys.modules["slow_package.part"]) is not cli.PutOff
+
+
+def test_translating_needs_nothing_that_is_put_off(trained):
+    """Models of every cell are made and laid out, and one of them translates, without torch's compilers."""
+    code = """if True:
+        import sys
+        from nmt import cli
+        code = cli.main(sys.argv[1:])
+        import torch
+        from nmt.model.laid import LaidModel
+        from nmt.model.seq2seq import CELLS, ModelOptions, build_model
+        shape = {"embedding_size": 8, "hidden_size": 8}
+        extra = [{"peepholes": True}, {"projection": 4}, {"cell": "gru", "reset": "before"}, {"transition": 2}]
+        extra += [{"attention": "additive"}, {"attention": "none", "readout": "maxout"}, {"init_range": 0.1}]
+        for options in [{"cell": cell} for cell in CELLS] + extra:
+            with torch.device("meta"):
+                model = build_model(ModelOptions(**shape, **options), 9, 9)
+            model = model.to_empty(device="cpu").eval()
+            for weight in model.parameters():
+                weight.requires_grad_(False).normal_()
+            for precision in ("fp32", "int8") if "transition" not in options else ():  # those are never laid out
+                laid = LaidModel(model, precision)
+                state = laid.start(torch.tensor([[4, 5, 2]]), torch.tensor([3]))
+                laid.step(torch.tensor([1]), state)
+        print(code, type(sys.modules["torch._meta_registrations"]).__name__)
+    """
+    line = [sys.executable, "-c", code, "translate", "-m", str(trained), "-b", "2", "-q"]
+    done = subprocess.run(line, input="two big red boats\n", capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[1] == "0 PutOff"
 
 
 @pytest.mark.parametrize(
