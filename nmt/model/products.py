@@ -45,7 +45,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     """X (n, E) times weight (M, E) transposed: (n, M)."""
     if not _served(x) or not weight.numel() or x.dtype != torch.float32 or has_fast_mkl():
         return F.linear(x, weight)
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(_in_rows(x), _in_rows(weight), None, "none", [], "")
+    found: Tensor = torch.ops.mkldnn._linear_pointwise.default(_in_rows(x), _in_rows(weight), None, "none", [], "")
     return found
 
 
@@ -93,7 +93,7 @@ class Repeated:
         """X (n, E) -> x weight^T (n, M)."""
         if not self.packed:
             return product(x, self.weight)
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
+        found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self.weight, None, "none", [], "")
         return found
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
