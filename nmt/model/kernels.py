@@ -7,6 +7,8 @@ two that brings the largest of them near LARGEST, and divided by it on their way
 millionth of the largest, and none overflows that grows less than a millionfold on its way: an LSTM's memory and a GRU's
 state pass errors on by gates, which are below 1. That is the scaled loss of Micikevicius et al. 2018 (section 3.2), but
 with a scale for each call, found there and then.
+
+Shapes: x (B, T, E), initial and final states (D, B, H) of D directions, outputs (B, T, D*H), as torch has them.
 """
 
 from collections.abc import Callable, Sequence

@@ -404,7 +404,7 @@ def test_the_fused_kernel_runs_in_fp16_where_autocast_would_make_it(monkeypatch,
         monkeypatch.setattr("nmt.model.recurrent._rounds_to_fp16", lambda device: True)
     with torch.autocast(device, torch.bfloat16):
         found, found_final = layer(x, None, lengths)
-    assert found.dtype == torch.float32
+    assert all(part.dtype == torch.float32 for part in (found, *found_final))
     small = torch.autograd.grad(1e-9 * told(found, found_final), of)
     pairs = [
         (found[real], exact[real]),
