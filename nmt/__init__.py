@@ -7,7 +7,9 @@ Where things are, in the order in which text meets them:
     batches         pairs encoded to disk, grouped by length, dealt in batches
     monolingual     running text for a language model, dealt in parallel streams
     model.cells     one time step of a recurrent cell: the equations
-    model.equations the way back through each cell, derived by hand; model.bptt unrolls it, model.products multiplies
+    model.equations the way back through each cell, derived by hand; model.bptt unrolls it, model.products multiplies,
+                    model.native_equations has a step in one call
+    native          kernels in C for CPUs with AVX-512 VNNI, compiled when first wanted
     model.recurrent the recurrence over time, exact over padding, by the fastest way there is; model.kernels torch's own
     model.attention where the decoder looks
     model.encoder   source ids to outputs and a final state

@@ -6,6 +6,7 @@ Shapes: see nmt/search.py.
 import torch
 from torch import Tensor
 
+from nmt import native
 from nmt.search import Candidates, Moment, best
 
 COLUMN = 16  # elements that are compared before the best are looked for
@@ -18,6 +19,9 @@ def best_of_columns(before: Tensor, log_probs: Tensor, size: int, moment: Moment
     token of any other column has K + 1 above it.
     """
     columns = log_probs.size(2) // COLUMN
+    if native.serves(log_probs):
+        reach = min(size + 1, log_probs.size(2))
+        return Candidates(*native.best(before, log_probs, reach, min(2 * size, reach * before.size(1))))
     if log_probs.is_cuda or log_probs.size(2) % COLUMN or columns < 8 * (size + 1):
         return best(before, log_probs, size, moment)
     tallest = log_probs.unflatten(2, (COLUMN, columns)).amax(2).topk(size + 1).indices  # (B, W, K+1)
@@ -31,6 +35,8 @@ def best_of_columns(before: Tensor, log_probs: Tensor, size: int, moment: Moment
 def most_probable(log_probs: Tensor, moment: Moment) -> Tensor:
     """The tokens (B, W) with the largest log-probabilities (B, W, V): the argmax, but for ties."""
     columns = log_probs.size(2) // COLUMN
+    if native.serves(log_probs):
+        return native.largest(log_probs, 1)[1][..., 0]
     if log_probs.is_cuda or log_probs.size(2) % COLUMN or columns < COLUMN:
         return log_probs.argmax(2)
     tallest = log_probs.unflatten(2, (COLUMN, columns)).amax(2).argmax(2, keepdim=True)  # (B, W, 1)

@@ -10,6 +10,13 @@ from nmt.columns import best_of_columns, most_probable
 from nmt.search import best
 
 
+@pytest.fixture(params=["our own kernels", "columns"], autouse=True)
+def way(request, monkeypatch):
+    """By our own kernels, where there are any, or by columns."""
+    if request.param == "columns":
+        monkeypatch.setattr("nmt.native.library", lambda: None)
+
+
 @pytest.mark.parametrize("size", [1, 5, 12])
 @pytest.mark.parametrize("vocabulary", [13, 640, 2080, 2083])  # too few; just enough for some beams; not in sixteens
 def test_they_are_the_best(vocabulary, size):
@@ -32,6 +39,7 @@ def test_columns_are_what_is_looked_through(monkeypatch):
         return best(before, log_probs, size, moment)
 
     monkeypatch.setattr(columns, "best", watched)
+    monkeypatch.setattr("nmt.native.library", lambda: None)
     for vocabulary in (4000, 4001):
         best_of_columns(torch.zeros(1, 1), torch.randn(1, 1, vocabulary), 5, None)
     assert seen == [96, 4001]

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from nmt.model.cells import Cell, State
 from nmt.model.equations import Equations, Parts, Times, Unrolled, equations_of
+from nmt.model.native_equations import fastest
 from nmt.model.products import Repeated, linear
 
 BLOCK = 4096  # words whose slopes are computed together: few enough to stay in a CPU's cache
@@ -59,6 +60,7 @@ def unroll(cell: Cell, x: Tensor, state: State, order: Reading, mask: Tensor | N
     """
     equations, weights = equations_of(cell)
     products = cell.products(x, linear)  # (N, G) of all steps, in one
+    equations = fastest(equations, products)
     kind = products.dtype
     wide = torch.float32 if kind.itemsize < 4 else kind
     initial = state[0].to(kind), *(part.to(wide) for part in state[1:])

@@ -20,14 +20,17 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from nmt.model.attention import Attention, FixedContext, Memory
-from nmt.model.cells import Cell, DeepTransition, State
+from nmt import native
+from nmt.model.attention import Attention, DotAttention, FixedContext, GeneralAttention, Memory
+from nmt.model.cells import Cell, DeepTransition, LSTMCell, LSTMState, State
 from nmt.model.decoder import MaxoutReadout, PlainReadout, TanhReadout
-from nmt.model.laid_cells import Pack, Words, of_input, step_of, within_bounds
+from nmt.model.laid_cells import OwnLSTMStep, Pack, Words, of_input, step_of, together, within_bounds
 from nmt.model.laid_encoder import LaidEncoder, WholeEncoder
-from nmt.model.products import Precision, Rows, pack, product
+from nmt.model.products import Own, Precision, Rows, own_lstm, pack, product
 from nmt.model.recurrent import Layer
 from nmt.model.seq2seq import Seq2Seq
+
+FP16 = torch.finfo(torch.float16).max
 
 
 class DecodingMemory(NamedTuple):
@@ -54,15 +57,22 @@ class Reader:
         of_x, of_context = weight.detach().split([weight.size(1) - context, context], dim=1)
         self.of_x = pack(of_x, bias.detach(), bounded=bounded)
         self.of_context = pack(of_context, None, bounded=heard) if context else lambda values: values @ of_context.t()
+        self.narrow = isinstance(self.of_x, Own) and weight.size(0) % native.PANEL == 0
 
     def said(self, values: Tensor) -> Tensor:
-        """What each value of the context (B, S, C) says: (B, S, G)."""
+        """What each value of the context (B, S, C) says: (B, S, G); in fp16 where our own kernel reads it."""
+        if self.narrow:
+            return narrowed(self.of_context, values)
         said: Tensor = self.of_context(values.flatten(0, 1))
         return said.view(*values.shape[:2], said.size(-1))
 
-    def __call__(self, x: Tensor, weights: Tensor, said: Tensor) -> Tensor:
-        """The sums (N, G), from x (N, X) and how much of each value the context is, weights (B, K, S)."""
-        return self.of_x(x).view(*weights.shape[:2], -1).baddbmm_(weights, said).flatten(0, 1)
+    def __call__(self, x: Tensor, weights: Tensor, said: Tensor, squash: bool = False) -> Tensor:
+        """The sums (N, G), or tanh of them, from x (N, X) and how much of each value there is, weights (B, K, S)."""
+        sums = self.of_x(x)
+        if self.narrow:
+            return native.weigh(weights, said, sums, squash=squash)
+        sums = sums.view(*weights.shape[:2], -1).baddbmm_(weights, said).flatten(0, 1)
+        return sums.tanh_() if squash else sums
 
 
 class LoneReader:
@@ -75,33 +85,77 @@ class LoneReader:
         """Nothing: (B, S, 0)."""
         return values[:, :, :0]
 
-    def __call__(self, x: Tensor, weights: Tensor, context: Tensor) -> Tensor:
-        """The sums (N, G), from x (N, X) and the context (N, C)."""
-        return self.of_both(torch.cat([x, context], dim=1))
+    def __call__(self, x: Tensor, weights: Tensor, context: Tensor, squash: bool = False) -> Tensor:
+        """The sums (N, G), or tanh of them, from x (N, X) and the context (N, C)."""
+        both = torch.cat([x, context], dim=1)
+        if isinstance(self.of_both, Own):
+            return self.of_both(both, squash)
+        return self.of_both(both).tanh_() if squash else self.of_both(both)
 
 
 Lay = Callable[[Tensor, Tensor], Reader | LoneReader]  # of a weight and a bias
 
 
+class Upper:
+    """A layer above the first."""
+
+    def __init__(self, cell: Cell, below: bool, lay: Callable[..., Reader | LoneReader], pack: Pack) -> None:
+        """`below` says whether the output of the layer below lies within [-1, 1]."""
+        self.reader, self.step = lay(*of_input(cell), bounded=below), step_of(cell, pack)
+        self.said = self.reader.said
+
+    def __call__(self, x: Tensor, weights: Tensor, said: Tensor, state: State) -> State:
+        """Its next state from that before, the output (N, X) below and what a `Reader` or a `LoneReader` is told."""
+        return self.step(self.reader(x, weights, said), state)
+
+
+class OwnUpper:
+    """The same of a plain LSTM by our own kernel: one product with all that it reads, and what its values say added."""
+
+    def __init__(self, cell: LSTMCell, context: int, shared: bool) -> None:
+        weight, bias = of_input(cell)
+        of_x, of_context = weight.split([weight.size(1) - context, context], dim=1)
+        before = together(cell.recurrent_weight)
+        self.weight = own_lstm([of_x, before] if shared else [of_x, of_context, before], bias)
+        self.of_context = Own(of_context, None) if shared else None
+
+    def said(self, values: Tensor) -> Tensor:
+        """What each value of the context (B, S, C) says: (B, S, G), in fp16; nothing to one that is not shared."""
+        return values[:, :, :0] if self.of_context is None else narrowed(self.of_context, values)
+
+    def __call__(self, x: Tensor, weights: Tensor, said: Tensor, state: State) -> State:
+        """As `Upper`."""
+        hidden, memory = cast(LSTMState, state)
+        if self.of_context is None:
+            return LSTMState(*self.weight.step([x, said, hidden], memory))
+        return LSTMState(*self.weight.step([x, hidden], memory, native.weigh(weights, said)))
+
+
+def narrowed(says: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """What each value (B, S, C) says (B, S, G), in fp16."""
+    said = says(values.flatten(0, 1)).clamp_(-FP16, FP16).half()
+    return said.view(*values.shape[:2], said.size(-1))
+
+
 class TanhRead:
     """`TanhReadout`, laid out: (N, H), words (N,), weights (B, K, S), said (B, S, R) or context (N, C) -> (N, R)."""
 
-    def __init__(self, readout: TanhReadout, embedding: Tensor, lay: Lay) -> None:
+    def __init__(self, readout: TanhReadout, embedding: Tensor, lay: Lay, precision: Precision) -> None:
         self.reader = lay(readout.weight, readout.bias)
         self.said = self.reader.said
 
     def __call__(self, x: Tensor, tokens: Tensor, weights: Tensor, said: Tensor) -> Tensor:
         """tanh(W [h, c] + b)."""
-        return self.reader(x, weights, said).tanh_()
+        return self.reader(x, weights, said, squash=True)
 
 
 class MaxoutRead:
     """`MaxoutReadout`, laid out; what the word before says is looked up."""
 
-    def __init__(self, readout: MaxoutReadout, embedding: Tensor, lay: Lay) -> None:
+    def __init__(self, readout: MaxoutReadout, embedding: Tensor, lay: Lay, precision: Precision) -> None:
         weight, of_word = readout.weight.detach().tensor_split([-embedding.size(1)], dim=1)
         self.reader = lay(weight, readout.bias)
-        self.words, self.said = Words(embedding, of_word, None), self.reader.said
+        self.words, self.said = Words(embedding, of_word, None, precision), self.reader.said
 
     def __call__(self, x: Tensor, tokens: Tensor, weights: Tensor, said: Tensor) -> Tensor:
         """The larger of each pair of sums."""
@@ -140,26 +194,28 @@ class LaidModel:
         else:
             self.encoder = LaidEncoder(model.encoder, model.source_embedding.weight.detach(), precision)
         self.decoder, self.attention, self.residual = decoder, decoder.attention, decoder.residual
+        self.dots = isinstance(self.attention, DotAttention | GeneralAttention) and native.serves(embedding)
         packed = partial(pack, precision=precision)
         cells = cast(list[Cell], [layer.cells[0] for layer in cast(list[Layer], decoder.layers)])
-        self.steps = [step_of(cell, packed) for cell in cells]
+        self.first = step_of(cells[0], packed)
         weight, bias = of_input(cells[0])
         of_word, self.of_early = weight.tensor_split([embedding.size(1)], dim=1)
-        self.words = Words(embedding, of_word, bias)
+        self.words = Words(embedding, of_word, bias, precision)
         bounded = within_bounds(cells, self.residual)
         heard = isinstance(self.attention, FixedContext) or self.encoder.bounded[-1]
         self.shared = shared or embedding.is_cuda or not isinstance(self.attention, Attention)
         lay = partial(Reader if self.shared else LoneReader, context=self.attention.size, pack=packed, heard=heard)
-        self.readers = [lay(*of_input(cell), bounded=below) for cell, below in zip(cells[1:], bounded, strict=False)]
+        self.uppers = [self._upper(cell, below, lay, packed) for cell, below in zip(cells[1:], bounded, strict=False)]
         kind = type(decoder.readout)
-        self.readout = READS[kind](decoder.readout, embedding, partial(lay, bounded=bounded[-1]))
+        self.readout = READS[kind](decoder.readout, embedding, partial(lay, bounded=bounded[-1]), precision)
         self.rows = Rows(model.output.weight, model.output.bias, precision, bounded=kind is TanhReadout)
         self.output = self.rows.all()
 
     def start(self, source: Tensor, lengths: Tensor) -> DecodingState:
         """Encode ids (B, S) of these lengths (B,); the state before the first target word."""
         layers, alignment, memory = self.decoder.start(self.encoder(source, lengths))
-        said = tuple(reader.said(memory.values) for reader in (*self.readers, self.readout))
+        memory = Memory(*(part.contiguous() for part in memory))
+        said = tuple(reader.said(memory.values) for reader in (*self.uppers, self.readout))
         early = product(self.attention.early(memory, 1)[:, 0], self.of_early)[:, None]  # (B, 1, G)
         return DecodingState(layers, alignment, DecodingMemory(memory, early, said))
 
@@ -167,6 +223,20 @@ class LaidModel:
         """Read one token per row (N,); log-probabilities of the next (N, V), in float32, and the state after it."""
         logits, state = self.logits(tokens, state)
         return log_softmax_(logits), state
+
+    def _upper(self, cell: Cell, below: bool, lay: Callable[..., Reader | LoneReader], pack: Pack) -> Upper | OwnUpper:
+        upper = Upper(cell, below, lay, pack)
+        if isinstance(upper.step, OwnLSTMStep) and 4 * cell.hidden_size % native.PANEL == 0:
+            return OwnUpper(cast(LSTMCell, cell), self.attention.size, self.shared)
+        return upper
+
+    def look(self, query: Tensor, source: Memory) -> tuple[Tensor, Tensor | None]:
+        """How much queries (B, K, H) look at each value (B, K, S); and, where one is alone, what they see (B*K, C)."""
+        values = None if self.shared else source.values
+        if self.dots:
+            return native.attend(query, source.keys, source.mask, values)
+        weights = self.attention.weigh(query, source)
+        return weights, None if values is None else (weights @ values).flatten(0, 1)
 
     def logits(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """The same, before the softmax."""
@@ -177,16 +247,17 @@ class LaidModel:
         """What the output layer reads (N, R)."""
         source, early, said = state.memory
         batch = source.values.size(0)
-        sums = self.words(tokens)  # (N, G)
+        sums, which = self.words.told(tokens)  # (N, G)
         if self.attention.early_size:
+            sums, which = self.words(tokens), None
             sums.view(batch, -1, sums.size(1)).add_(early)
-        layers = [self.steps[0](sums, state.layers[0])]
+        layers = [self.first(sums, state.layers[0], which)]
         x = layers[0].hidden  # (N, H)
-        weights = self.attention.weigh(x.view(batch, -1, x.size(1)), source)  # (B, K, S)
-        if not self.shared:
-            said = ((weights @ source.values).flatten(0, 1),) * len(said)  # (N, C)
-        for reader, step, before, heard in zip(self.readers, self.steps[1:], state.layers[1:], said, strict=False):
-            layers.append(step(reader(x, weights, heard), before))
+        weights, context = self.look(x.view(batch, -1, x.size(1)), source)  # (B, K, S), (N, C)
+        if context is not None:
+            said = (context,) * len(said)
+        for upper, before, heard in zip(self.uppers, state.layers[1:], said, strict=False):
+            layers.append(upper(x, weights, heard, before))
             x = layers[-1].hidden + x if self.residual else layers[-1].hidden
         alignment = weights.flatten(0, 1)[:, : source.mask.size(1)]  # (N, S)
         return self.readout(x, tokens, weights, said[-1]), DecodingState(tuple(layers), alignment, state.memory)
@@ -194,6 +265,8 @@ class LaidModel:
 
 def log_softmax_(logits: Tensor) -> Tensor:
     """Log-probabilities (N, V) of logits; on a CPU in their place, which is half as much to write."""
+    if native.serves(logits):
+        return native.log_softmax_(logits)
     return torch.log_softmax(logits, 1, out=None if logits.is_cuda else logits)
 
 

@@ -11,19 +11,23 @@ from torch import Tensor
 
 from nmt.model.cells import Cell, LSTMCell, LSTMState, State, like
 from nmt.model.equations import Unrolled, equations_of
-from nmt.model.products import Packed, Quantised, product
+from nmt.model.products import Own, Packed, Precision, Quantised, own_lstm, product, serves_int8
 
-Pack = Callable[..., Packed | Quantised]  # (weight, bias, bounded=...)
+Pack = Callable[..., Packed | Quantised | Own]  # (weight, bias, bounded=...)
 TABLE = 1 << 28  # bytes of the largest table of words
 AT_ONCE = 16  # words whose product takes as long as that of one: the time is that of reading the weight
 
 
 class Words:
-    """W e(y) + b of words y, in float32; from a table, on a CPU once what was asked for took as long as it would."""
+    """W e(y) + b of words y; from a table, on a CPU once what was asked for took as long as it would.
 
-    def __init__(self, embedding: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    In float32, but where our own kernel serves in int8.
+    """
+
+    def __init__(self, embedding: Tensor, weight: Tensor, bias: Tensor | None, precision: Precision) -> None:
         self.embedding, self.weight, self.bias = embedding, weight, bias
-        self.direct, self.asked, self.table = Packed(weight, bias), 0, embedding.new_empty(0)
+        self.direct = Own(weight, bias) if serves_int8(precision) else Packed(weight, bias)
+        self.asked, self.table = 0, embedding.new_empty(0)
         self.fits = 4 * embedding.size(0) * weight.size(0) <= TABLE
         if embedding.is_cuda and self.fits:
             self._look_up()
@@ -31,6 +35,9 @@ class Words:
     def _look_up(self) -> None:
         """Make the table."""
         self.fits = False  # one thread makes it; the others go on without until it is there
+        if isinstance(self.direct, Own):
+            self.table = self.direct(self.embedding)
+            return
         table = product(self.embedding, self.weight)
         self.table = table if self.bias is None else table.add_(self.bias)
 
@@ -43,6 +50,10 @@ class Words:
         if self.fits and self.asked >= len(self.embedding):
             self._look_up()
         return self.direct(self.embedding.index_select(0, tokens))
+
+    def told(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same of tokens (N,) as rows of a matrix, and which they are; None for all, in order."""
+        return (self.table, tokens) if len(self.table) else (self(tokens), None)
 
     def looked_up(self, tokens: Tensor, order: Tensor, parts: int) -> tuple[Tensor, Tensor]:
         """A matrix whose rows have what words say, each in so many parts, and for the parts in this order their rows.
@@ -62,8 +73,9 @@ class CellStep:
         matrices = self.equations.matrices(self.weights)
         self.times = tuple(pack(matrix, None, bounded=is_bounded(cell)) for matrix in matrices)
 
-    def __call__(self, sums: Tensor, state: State) -> State:
-        """The state after a step, from W x + b (N, G)."""
+    def __call__(self, sums: Tensor, state: State, which: Tensor | None = None) -> State:
+        """The state after a step, from rows `which` (N,) of W x + b, or all of it (N, G)."""
+        sums = sums if which is None else sums.index_select(0, which)
         read = state.hidden[:, : self.cell.recurrent_size]
         gates = sums.new_empty(sums.size(0), self.equations.kept(self.cell.hidden_size)[0])
         after = like(state, (torch.empty_like(part) for part in state))
@@ -74,23 +86,41 @@ class CellStep:
 class LSTMStep:
     """The step of a plain LSTM, in the room of its sums, for nothing is kept for a way back."""
 
-    def __init__(self, cell: Cell, pack: Pack) -> None:
-        self.size = cell.hidden_size
-        self.times = pack(together(cast(LSTMCell, cell).recurrent_weight), None, bounded=True)
+    def __init__(self, times: Packed | Quantised) -> None:
+        self.times = times
 
-    def __call__(self, sums: Tensor, state: State) -> State:
-        """The state after a step, from W x + b (N, G) `of_input`, which is written over."""
+    def __call__(self, sums: Tensor, state: State, which: Tensor | None = None) -> State:
+        """The state after a step, from rows `which` (N,) of W x + b `of_input`, or all of it (N, G), written over."""
         before = cast(LSTMState, state)
-        sums = self.times.plus(before.hidden, sums)
-        i, f, o, g = sums.split(self.size, dim=1)
-        sums[:, : 3 * self.size].sigmoid_()
+        sums = self.times.plus(before.hidden, sums if which is None else sums.index_select(0, which))
+        size = before.cell.size(1)
+        i, f, o, g = sums.split(size, dim=1)
+        sums[:, : 3 * size].sigmoid_()
         cell = torch.mul(f, before.cell).addcmul_(i, g.tanh_())
         return LSTMState(cell.tanh().mul_(o), cell)
 
 
-def step_of(cell: Cell, pack: Pack) -> CellStep | LSTMStep:
+class OwnLSTMStep:
+    """The same in int8 by our own kernel."""
+
+    def __init__(self, cell: LSTMCell) -> None:
+        self.weight = own_lstm([together(cell.recurrent_weight)])
+
+    def __call__(self, sums: Tensor, state: State, which: Tensor | None = None) -> State:
+        """The state after a step, from rows `which` (N,) of W x + b `of_input`, or all of it (N, G)."""
+        before = cast(LSTMState, state)
+        return LSTMState(*self.weight.step([before.hidden], before.cell, sums, which))
+
+
+Step = CellStep | LSTMStep | OwnLSTMStep
+
+
+def step_of(cell: Cell, pack: Pack) -> Step:
     """A cell's step, laid out."""
-    return (LSTMStep if is_plain(cell) else CellStep)(cell, pack)
+    if not is_plain(cell):
+        return CellStep(cell, pack)
+    times = pack(together(cast(LSTMCell, cell).recurrent_weight), None, bounded=True)
+    return OwnLSTMStep(cast(LSTMCell, cell)) if isinstance(times, Own) else LSTMStep(times)
 
 
 def is_plain(cell: Cell) -> bool:

@@ -12,11 +12,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from nmt import native
 from nmt.model.bptt import Reading, run
 from nmt.model.cells import Cell, LSTMCell, LSTMState, State, like
 from nmt.model.encoder import Encoded, Encoder, encode
 from nmt.model.laid_cells import CellStep, Pack, Words, is_plain, of_input, together, within_bounds
-from nmt.model.products import Precision, Quantised, pack
+from nmt.model.products import Own, Precision, Quantised, own_lstm, pack
 from nmt.model.recurrent import Layer, in_reading_order, tf32
 from nmt.model.seq2seq import Seq2Seq
 
@@ -59,6 +60,7 @@ class LSTMLayer:
         self.sums, self.size = sums, cells[0].hidden_size
         weights = [together(cast(LSTMCell, cell).recurrent_weight) for cell in cells]
         self.times = [pack(weight, None, bounded=True) for weight in weights]
+        self.own = [own_lstm([weight]) for weight in weights] if isinstance(self.times[0], Own) else []
         self.alone = self.times  # those of a single sentence
         if len(cells) > 1 and isinstance(self.times[0], Quantised) and weights[0].numel() <= SMALL:
             self.alone = [pack(torch.block_diag(*weights), None, bounded=True)]
@@ -73,7 +75,8 @@ class LSTMLayer:
             sums, order = self.sums.looked_up(x.flatten(), order, directions)
         else:
             sums = self.sums(x.flatten(0, 1))
-        hidden, cell = self._read(sums.view(-1, 4 * self.size), order)
+        sums = sums.view(-1, 4 * self.size)
+        hidden, cell = native.lstm_layer(self.own, sums, order) if self.own else self._read(sums, order)
         of_row = direction * rows + row  # (B, 1, D)
         outputs = hidden.index_select(0, ((places + 1) * directions * rows + of_row).flatten())
         last = (lengths[:, None, None] * directions * rows + of_row).flatten()
@@ -119,7 +122,7 @@ class LaidEncoder:
         cells = [cast(list[Cell], list(layer.cells)) for layer in cast(list[Layer], encoder.layers)]  # by direction
         self.bounded = within_bounds([both[0] for both in cells], self.residual)
         for both, below in zip(cells, [False, *self.bounded], strict=False):
-            lay = partial(packed, bounded=below) if self.layers else partial(Words, embedding)
+            lay = partial(packed, bounded=below) if self.layers else partial(Words, embedding, precision=precision)
             parts = list(map(of_input, both))
             if is_plain(both[0]):
                 self.layers.append(LSTMLayer(both, lay(*map(torch.cat, zip(*parts, strict=True))), packed))

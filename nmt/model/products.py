@@ -9,6 +9,7 @@ written out here and in `bptt.py`.
 
 import platform
 import warnings
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from nmt import native
 
 CPU_INFO = Path("/proc/cpuinfo")  # what Linux knows of the CPU
 
@@ -223,6 +226,37 @@ class ManyRows:
         return added
 
 
+class Own:
+    """The same by our own kernel (`nmt/native`), where inputs have 255 levels, of the largest of their row.
+
+    All is summed exactly: a row comes out the same whatever stands beside it.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Of a weight (M, E), or of one `rounded` before, and a bias (M)."""
+        rows = weight if weight.is_quantized else rounded(weight)
+        self.weight = native.Weight(rows.int_repr(), rows.q_per_channel_scales(), bias)
+
+    def __call__(self, x: Tensor, squash: bool = False) -> Tensor:
+        """The product of x (n, E), or tanh of it: (n, M)."""
+        return self.weight.multiply(x, squash=squash)
+
+    def plus(self, x: Tensor, addend: Tensor) -> Tensor:
+        """Addend (n, M), contiguous, which is written over, + the product of x."""
+        return self.weight.multiply(x, addend, out=addend)
+
+
+def serves_int8(precision: Precision) -> bool:
+    """Whether our own kernel is there for this arithmetic."""
+    return precision == "int8" and native.library() is not None
+
+
+def own_lstm(weights: Sequence[Tensor], bias: Tensor | None = None) -> native.LSTMWeight:
+    """For our own kernel, the weights (4H, ..) of an LSTM's inputs, and a bias, of its gates i, f, o, g."""
+    rows = rounded(torch.cat(list(weights), dim=1))
+    return native.LSTMWeight(rows.int_repr(), rows.q_per_channel_scales(), bias, [weight.size(1) for weight in weights])
+
+
 def levels(x: Tensor) -> Tensor:
     """Numbers within [-1, 1] as bytes, 63 levels either side of 64.
 
@@ -232,10 +266,10 @@ def levels(x: Tensor) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(rounded.untyped_storage(), 0, x.shape, rounded.stride())
 
 
-def pack(weight: Tensor, bias: Tensor | None, precision: Precision, bounded: bool = False) -> Packed | Quantised:
+def pack(weight: Tensor, bias: Tensor | None, precision: Precision, bounded: bool = False) -> Packed | Quantised | Own:
     """A weight and a bias, laid out for products in this arithmetic; `bounded` says that inputs lie within [-1, 1]."""
     if precision == "int8":
-        return Quantised(weight, bias, bounded)
+        return Own(weight, bias) if serves_int8(precision) else Quantised(weight, bias, bounded)
     return Packed(weight, bias, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
@@ -258,11 +292,11 @@ class Rows:
             self.weight = rounded(weight)
             self.levels = self.weight.int_repr()
 
-    def all(self) -> Packed | Quantised:
+    def all(self) -> Packed | Quantised | Own:
         """All of them, laid out: (n, E) -> (n, M)."""
         return self.pack(self.weight, self.bias)
 
-    def some(self, ids: Tensor) -> Packed | Quantised:
+    def some(self, ids: Tensor) -> Packed | Quantised | Own:
         """Those of these numbers (m), laid out: (n, E) -> (n, m)."""
         bias = self.bias.index_select(0, ids)
         if not self.weight.is_quantized:

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt import native
 from nmt.model.bptt import Reading, reading, unroll
 from nmt.model.cells import Cell, DeepTransition, GRUCell, LSTMCell, RNNCell, State, like
 from nmt.model.kernels import Call, in_fp16, plainly
@@ -83,6 +84,8 @@ class Layer(nn.Module):
             return "unrolled"
         if reduced and device.type == "cpu" and (training or not has_bf16_kernels()):
             return "unrolled"  # as fast as oneDNN's own or faster, whose way back is slow; and some CPUs have none
+        if training and device.type == "cpu" and kind is LSTMCell and native.library() is not None:
+            return "unrolled"  # faster with our own kernels
         return "fused" if _has_kernel(self.cells[0], device) else "unrolled"
 
     def forward(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:

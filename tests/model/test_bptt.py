@@ -11,6 +11,7 @@ from torch import Tensor, nn, tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
+from nmt import native
 from nmt.model import bptt, recurrent
 from nmt.model.bptt import reading
 from nmt.model.cells import (
@@ -24,6 +25,8 @@ from nmt.model.cells import (
     State,
     like,
 )
+from nmt.model.equations import LSTMEquations
+from nmt.model.native_equations import NativeLSTMEquations, fastest
 from nmt.model.products import Repeated, linear, product
 from nmt.model.recurrent import Layer
 
@@ -321,13 +324,52 @@ def test_zoneout_leaves_units_as_they_were(kind):
         assert_close(found, 0.25 * before + 0.75 * new)  # the expectation
 
 
+# ---- by our own kernels
+
+
+@pytest.mark.skipif(native.library() is None, reason="there are none of our own kernels here")
+@pytest.mark.parametrize(("reduced", "share"), [(False, 1e-5), (True, 0.02)], ids=["fp32", "bf16"])
+def test_our_own_kernels_do_as_torch(reduced, share, monkeypatch):
+    """Outputs, final states and all gradients, of sizes that fill vectors and that do not, some rows shorter."""
+    layer, x = Layer(5, 19), torch.randn(4, 7, 5, requires_grad=True)
+    weigh = torch.randn(4, 7, 19)
+    for parameter in layer.parameters():
+        parameter.data.normal_(std=0.4)
+
+    def run():
+        for leaf in (x, *layer.parameters()):
+            leaf.grad = None
+        with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+            outputs, final = layer._read("unrolled", x, layer.cells[0].zero_state(4), torch.tensor([7, 3, 7, 1]))
+        ((outputs * weigh).sum() + sum(part.sum() for part in final)).backward()
+        return [*(part.detach() for part in (outputs, *final)), *(leaf.grad for leaf in (x, *layer.parameters()))]
+
+    ours = run()
+    monkeypatch.setattr("nmt.native.library", lambda: None)
+    for one, other in zip(ours, run(), strict=True):
+        assert one.dtype == other.dtype
+        assert (one.float() - other.float()).norm() <= share * other.float().norm()
+
+
+def test_nothing_but_a_plain_lstm_in_float32_or_bf16_is_run_by_them(monkeypatch):
+    monkeypatch.setattr("nmt.native.library", object)
+    plain, numbers = LSTMEquations(), torch.zeros(1)
+    for served in (numbers, numbers.bfloat16()):
+        assert type(fastest(plain, served)) is NativeLSTMEquations
+    for other in (LSTMEquations(peepholes=True), LSTMEquations(projection=3), LSTMEquations(lecture=True)):
+        assert fastest(other, numbers) is other
+    for kind in (torch.float64, torch.float16):
+        assert fastest(plain, numbers.to(kind)) is plain
+    monkeypatch.setattr("nmt.native.library", lambda: None)
+    assert fastest(plain, numbers) is plain
+
+
 # ---- which way
 
 
 @pytest.mark.parametrize(
     ("kind", "device", "path"),
     [
-        ("lstm", "cpu", "fused"),
         ("gru", "cpu", "unrolled"),
         ("rnn", "cpu", "unrolled"),
         ("lstm", "cuda", "fused"),
@@ -341,6 +383,14 @@ def test_zoneout_leaves_units_as_they_were(kind):
 )
 def test_which_way_a_cell_runs(kind, device, path):
     assert build(kind).path(torch.device(device), True, False) == path
+
+
+@pytest.mark.parametrize(("library", "path"), [(None, "fused"), (object(), "unrolled")])
+def test_an_lstm_is_trained_by_our_own_kernels_where_there_are_any(library, path, monkeypatch):
+    monkeypatch.setattr("nmt.native.library", lambda: library)
+    layer, cpu = build("lstm"), torch.device("cpu")
+    assert layer.path(cpu, True, False) == path
+    assert layer.path(cpu, False, False) == "fused"
 
 
 def test_noise_and_a_second_derivative_choose_the_way(monkeypatch):

@@ -26,6 +26,8 @@ SOURCE, LENGTHS = (
 
 MODELS = {
     "attention": {},
+    "whole panels": {"hidden_size": 16},
+    "whole panels, three": {"hidden_size": 32, "residual": True, "decoder_layers": 3, "attention": "additive"},
     "additive": {"attention": "additive"},
     "dot": {"attention": "dot"},
     "one layer": {"decoder_layers": 1},
@@ -47,7 +49,8 @@ several_or_one = pytest.mark.parametrize("shared", [True, False])  # hypotheses 
 def model_of(**options):
     """A small model of these options, no weight left at 0 or 1."""
     torch.manual_seed(1)
-    model = build_model(ModelOptions(embedding_size=8, hidden_size=8, tie_embeddings="none", **options), 20, 20).eval()
+    sizes = {"embedding_size": 8, "hidden_size": 8, "tie_embeddings": "none"}
+    model = build_model(ModelOptions(**{**sizes, **options}), 20, 20).eval()
     for parameter in model.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return model
@@ -63,6 +66,14 @@ def spoken(stepper, words, source=SOURCE, lengths=LENGTHS):
     return [torch.stack(parts) for parts in zip(*said, strict=True)]
 
 
+@pytest.fixture(params=["our own kernels", "torch's"])
+def kernels(request, monkeypatch):
+    """With our own kernels, where there are any, or without."""
+    if request.param == "torch's":
+        monkeypatch.setattr("nmt.native.library", lambda: None)
+
+
+@pytest.mark.usefixtures("kernels")
 @several_or_one
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_it_says_what_the_model_says(options, shared):
@@ -73,6 +84,7 @@ def test_it_says_what_the_model_says(options, shared):
         assert_close(left, right, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("kernels")
 @several_or_one
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize(("precision", "error"), [("bf16", 0.03), ("int8", 0.015)])
@@ -82,6 +94,7 @@ def test_rounded_it_says_nearly_the_same(options, precision, error, shared):
     assert 0 < (rough - exact).norm() / exact.norm() < error
 
 
+@pytest.mark.usefixtures("kernels")
 @several_or_one
 @pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
 def test_in_int8_no_sentence_depends_on_the_others(options, shared):
@@ -101,7 +114,7 @@ def test_what_is_more_than_a_cell_stays_as_it_is(options):
 def test_words_are_looked_up_once_that_pays():
     """A few words at once count as sixteen, for their product takes as long."""
     embedding, weight, bias = torch.randn(32, 3), torch.randn(4, 3), torch.randn(4)
-    words, tokens = Words(embedding, weight, bias), torch.tensor([5, 0, 5])
+    words, tokens = Words(embedding, weight, bias, "fp32"), torch.tensor([5, 0, 5])
     expected = embedding[tokens] @ weight.t() + bias
     assert_close(words(tokens), expected)
     assert not len(words.table)  # as much as 16 of 32
@@ -113,7 +126,7 @@ def test_words_are_looked_up_once_that_pays():
 
 def test_one_thread_makes_the_table_and_the_others_go_on_without(monkeypatch):
     embedding, weight, made = torch.randn(4, 3), torch.randn(2, 3), []
-    words = Words(embedding, weight, None)
+    words = Words(embedding, weight, None, "fp32")
 
     def product(x, weight):
         made.append(len(x))
@@ -128,7 +141,7 @@ def test_one_thread_makes_the_table_and_the_others_go_on_without(monkeypatch):
 
 def test_a_table_that_is_too_large_is_never_made(monkeypatch):
     monkeypatch.setattr("nmt.model.laid_cells.TABLE", 95)  # 6 rows of 4 numbers of 4 bytes are 96
-    words = Words(torch.randn(6, 3), torch.randn(4, 3), None)
+    words = Words(torch.randn(6, 3), torch.randn(4, 3), None, "fp32")
     for _ in range(4):
         words(torch.tensor([1, 2, 3]))
     assert not len(words.table)
@@ -331,6 +344,7 @@ def test_a_search_leaves_source_and_stepper_as_they_were(kind):
 @pytest.mark.skipif(not has_vnni(), reason="oneDNN's product in int8 is for CPUs with VNNI")
 def test_for_many_sentences_the_encoder_is_the_same(monkeypatch):
     """With oneDNN's product for two rows and more, as for 64 sentences of a real model."""
+    monkeypatch.setattr("nmt.native.library", lambda: None)
     monkeypatch.setattr("nmt.model.products.WIDE", 1)
     monkeypatch.setattr("nmt.model.products.MANY", 2)
     model = model_of()

@@ -1,0 +1,320 @@
+"""Kernels in C for CPUs with AVX-512 VNNI, compiled on this machine when they are first wanted, and then kept.
+
+They do what torch does in many calls and passes over memory: a product in int8 and what follows it, a whole step of an
+LSTM, a layer of an encoder, the log-probabilities of words and the best of them. Where there is no C compiler, or the
+CPU lacks the instructions, `library` is None and torch does it; tests hold each of them to torch.
+
+The compiler is $CC, cc, gcc or clang. What it makes lies in $XDG_CACHE_HOME/nmt, or ~/.cache/nmt. NMT_NATIVE=0 leaves
+it out. `python -m nmt.native` compiles it at once, and says what came of it.
+
+Tensors are on the CPU, contiguous and float32 where nothing else is said.
+
+Shapes: **n** rows, **M** and **E** rows and columns of a weight, **H** hidden size, **B** sentences, **K** hypotheses
+of each, **S** source length, **G** sums of a reader, **V** vocabulary, **T** words, **D** directions.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CPU_INFO = Path("/proc/cpuinfo")  # what Linux knows of the CPU
+NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma")
+SOURCES = [Path(__file__).with_name(name) for name in ("products.c", "words.c", "steps.c")]
+FLAGS = ["-O2", "-std=gnu11", "-shared", "-fPIC", "-fopenmp", *(f"-m{name.replace('_', '')}" for name in NEEDED)]
+
+PANEL = 64  # rows of a weight that lie together, as in products.c
+NUMBER, ARRAY, FLAG = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
+SIGNATURES = {
+    "pack": [NUMBER] * 2 + [ARRAY] * 3,
+    "multiply": [ARRAY, NUMBER, NUMBER, ARRAY, ARRAY, NUMBER, ARRAY, ARRAY, FLAG],
+    "lstm_step": [ARRAY, NUMBER, NUMBER, NUMBER, ARRAY, ARRAY, NUMBER, *[ARRAY] * 4],
+    "lstm_layer": [ARRAY, *[NUMBER] * 4, *[ARRAY] * 4],
+    "lstm_forward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 5],
+    "lstm_backward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 6],
+    "log_softmax": [NUMBER, NUMBER, ARRAY],
+    "largest": [NUMBER] * 3 + [ARRAY] * 3,
+    "best": [NUMBER] * 5 + [ARRAY] * 5,
+    "weigh": [NUMBER] * 4 + [ARRAY] * 3 + [FLAG] * 2,
+    "attend": [NUMBER] * 4 + [ARRAY] * 4 + [NUMBER] + [ARRAY] * 2,
+}
+
+
+class NoKernelsError(RuntimeError):
+    """Why there are none."""
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, or None where there are none."""
+    try:
+        return load()
+    except NoKernelsError:
+        return None
+
+
+def load() -> ctypes.CDLL:
+    """The kernels; compiled, if they are not yet. NoKernelsError says why there are none."""
+    if os.environ.get("NMT_NATIVE") == "0":
+        raise NoKernelsError("NMT_NATIVE=0 leaves them out")
+    if missing := sorted(set(NEEDED) - flags()):
+        raise NoKernelsError(f"the CPU has no {', '.join(missing)}")
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.[ch]")))
+    name = hashlib.sha256(code + " ".join([*FLAGS, threads()]).encode()).hexdigest()[:16]
+    path = folder() / f"kernels-{name}.so"
+    try:
+        if not path.exists():
+            compile_to(path)
+        found = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NoKernelsError(str(error)) from None
+    for function, arguments in SIGNATURES.items():
+        getattr(found, function).argtypes = arguments
+        getattr(found, function).restype = None
+    return found
+
+
+def flags() -> set[str]:
+    """What the CPU can do, by Linux's names; nothing where the kernels would not run."""
+    if platform.machine() != "x86_64" or not CPU_INFO.exists():
+        return set()
+    lines = CPU_INFO.read_text("utf-8", "replace").split("\n")
+    return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+def threads() -> str:
+    """torch's OpenMP library, whose threads are to be ours: two such libraries would fight for the cores."""
+    maps = Path("/proc/self/maps").read_text("utf-8", "replace").split("\n")
+    return next((line[line.index("/") :] for line in maps if "/libgomp" in line), "-lgomp")
+
+
+def folder() -> Path:
+    """Where compiled kernels are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nmt"
+
+
+def compile_to(path: Path) -> None:
+    """Compile the kernels; the file appears whole. OSError where it cannot be written."""
+    names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
+    compiler = next((found for name in names if name and (found := shutil.which(name))), None)
+    if compiler is None:
+        raise NoKernelsError("there is no C compiler (cc, gcc or clang)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as beside:
+        made = Path(beside) / path.name
+        command = [compiler, *FLAGS, "-o", str(made), *map(str, SOURCES), threads(), "-lm", "-Wl,--as-needed"]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            said = done.stderr.strip().split("\n")[0]
+            raise NoKernelsError(f"{compiler} does not compile them: {said}")
+        made.replace(path)
+
+
+class CWeight(ctypes.Structure):
+    """`weight` in products.c."""
+
+    _fields_ = [
+        ("rows", NUMBER),
+        ("columns", NUMBER),
+        *((name, ARRAY) for name in ("levels", "offsets", "scales", "bias")),
+    ]
+
+
+class CInput(ctypes.Structure):
+    """`input` in products.c."""
+
+    _fields_ = [("rows", ARRAY), ("stride", NUMBER), ("columns", NUMBER)]
+
+
+INPUTS = [CInput * count for count in range(4)]
+
+
+class Weight:
+    """A weight in int8 of one or several inputs side by side, laid out."""
+
+    def __init__(self, levels: Tensor, scales: Tensor, bias: Tensor | None = None, widths: Sequence[int] = ()) -> None:
+        """Of levels (M, E), int8, what one is worth in each row, scales (M), and a bias (M).
+
+        The `widths` of the inputs sum to E; none for a single one.
+        """
+        self.library, self.rows, room = _kernels(), levels.size(0), -levels.size(0) % PANEL
+        parts = levels.split(list(widths or [levels.size(1)]), dim=1)
+        levels = torch.cat([F.pad(part, (0, -part.size(1) % 4)) for part in parts], dim=1)
+        self.levels = levels.new_empty(self.rows + room, levels.size(1))
+        self.offsets = torch.zeros(self.rows + room, dtype=torch.int32)
+        self.scales = F.pad(scales.float(), (0, room))
+        self.bias = torch.zeros_like(self.scales) if bias is None else F.pad(bias.float(), (0, room))
+        self.library.pack(*levels.shape, *map(Tensor.data_ptr, (levels, self.levels, self.offsets)))
+        arrays = map(Tensor.data_ptr, (self.levels, self.offsets, self.scales, self.bias))
+        self.described = CWeight(*levels.shape, *arrays)
+        self.address = ctypes.addressof(self.described)
+
+    def multiply(
+        self, x: Tensor, addend: Tensor | None = None, out: Tensor | None = None, *, squash: bool = False
+    ) -> Tensor:
+        """The product of x (n, E), the bias and an addend (n, M), or tanh of that: (n, M)."""
+        rows = x.size(0)
+        out = torch.empty(rows, self.rows) if out is None else out
+        told = (None, 0) if addend is None else (addend.data_ptr(), self.rows)
+        self.library.multiply(self.address, rows, 1, _inputs(x), *told, None, out.data_ptr(), squash)
+        return out
+
+
+class LSTMWeight:
+    """The weight of LSTMs' gates i, f, o, g, in int8, laid out: of their output before, and maybe of other inputs."""
+
+    def __init__(self, levels: Tensor, scales: Tensor, bias: Tensor | None = None, widths: Sequence[int] = ()) -> None:
+        """As `Weight`, of levels (4H, E)."""
+        self.size = levels.size(0) // 4
+        bias = torch.zeros_like(scales) if bias is None else bias
+        levels, scales, bias = (in_blocks(part, self.size) for part in (levels, scales, bias))
+        self.weight = Weight(levels, scales, bias, widths)
+
+    def step(
+        self, inputs: Sequence[Tensor], memory: Tensor, told: Tensor | None = None, which: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Output and memory (n, H) after the memory before, from inputs (n, ..) and what else the gates are told.
+
+        That is rows `which` (n) of (.., 4H), or all of (n, 4H).
+        """
+        rows, memory = memory.size(0), memory.contiguous()
+        output, after = torch.empty(rows, self.size), torch.empty(rows, self.size)
+        also = (None, 0) if told is None else (told.data_ptr(), 4 * self.size)
+        self.weight.library.lstm_step(
+            *(self.weight.address, rows, self.size, len(inputs), _inputs(*inputs), *also, _at(which)),
+            *(memory.data_ptr(), after.data_ptr(), output.data_ptr()),
+        )
+        return output, after
+
+
+def in_blocks(rows: Tensor, size: int) -> Tensor:
+    """Rows (4H, ...) of four gates: those of the first 16 cells, of the next, and so on, filled up with zeros."""
+    blocks, rest = -(-size // 16), rows.shape[1:]
+    padded = rows.new_zeros(4, 16 * blocks, *rest)
+    padded[:, :size] = rows.view(4, size, *rest)
+    return padded.view(4, blocks, 16, *rest).transpose(0, 1).reshape(64 * blocks, *rest)
+
+
+def lstm_layer(weights: list[LSTMWeight], said: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs and memories ((T+1)*D*B, H) of a layer, from zero on.
+
+    Of what words say (N, 4H), `order` (T, D*B) names what is heard at each step.
+    """
+    steps, rows, size = *order.shape, weights[0].size
+    memory = said.new_zeros((steps + 1) * rows, size)
+    output, order = torch.zeros_like(memory), order.contiguous()
+    addresses = (ARRAY * len(weights))(*(weight.weight.address for weight in weights))
+    weights[0].weight.library.lstm_layer(
+        *(addresses, len(weights), steps, rows // len(weights), size),
+        *map(Tensor.data_ptr, (said, order, memory, output)),
+    )
+    return output, memory
+
+
+def lstm_forward(sums: Tensor, before: Tensor, gates: Tensor, memory: Tensor, output: Tensor) -> None:
+    """A step in training: from sums (n, 4H) and the memory before, write gates (n, 5H), memory and output after (n, H).
+
+    Memories are float32, the others all that or all bf16; all are contiguous.
+    """
+    rows, size = memory.shape
+    arrays = sums.data_ptr(), before.data_ptr(), gates.data_ptr(), memory.data_ptr(), output.data_ptr()
+    _kernels().lstm_forward(sums.dtype == torch.bfloat16, rows, size, *arrays)
+
+
+def lstm_backward(gates: Tensor, before: Tensor, d_output: Tensor, d_memory: Tensor, errors: Tensor) -> Tensor:
+    """A step back: from gates (n, 5H), the memory before, d by output and memory after (n, H), write errors (n, 4H).
+
+    Returns d by the memory before. Types as above.
+    """
+    (rows, size), d_before = before.shape, torch.empty(before.shape)
+    arrays = gates.data_ptr(), before.data_ptr(), d_output.data_ptr(), d_memory.data_ptr(), errors.data_ptr()
+    _kernels().lstm_backward(gates.dtype == torch.bfloat16, rows, size, *arrays, d_before.data_ptr())
+    return d_before
+
+
+def log_softmax_(logits: Tensor) -> Tensor:
+    """Log-probabilities of logits (n, V), contiguous, in their place."""
+    _kernels().log_softmax(*logits.shape, logits.data_ptr())
+    return logits
+
+
+def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest of the last dimension of x (B, W, V), and their places (B, W, count): the first of equals."""
+    sentences, width, size = x.shape
+    values = torch.empty(sentences, width, count)
+    places = torch.empty(sentences, width, count, dtype=torch.long)
+    _kernels().largest(sentences * width, size, count, x.data_ptr(), values.data_ptr(), places.data_ptr())
+    return values, places
+
+
+def best(before: Tensor, log_probs: Tensor, reach: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` best extensions of hypotheses worth (B, W) by words worth (B, W, V).
+
+    Their worth, words and hypotheses (B, C); of each hypothesis its `reach` best words compete.
+    """
+    sentences, width, size = log_probs.shape
+    scores = torch.empty(sentences, count)
+    words, parents = torch.empty(2, sentences, count, dtype=torch.long).unbind()
+    before = before.contiguous()
+    _kernels().best(
+        *(sentences, width, size, reach, count, before.data_ptr(), log_probs.data_ptr()),
+        *(scores.data_ptr(), words.data_ptr(), parents.data_ptr()),
+    )
+    return scores, words, parents
+
+
+def weigh(weights: Tensor, said: Tensor, out: Tensor | None = None, *, squash: bool = False) -> Tensor:
+    """What values say (B, S, G), fp16, G a multiple of 64, weighed by (B, K, S), all contiguous: (B*K, G).
+
+    Added to `out`, and squashed by tanh, if asked for.
+    """
+    sentences, each, values = weights.shape
+    size, add = said.size(2), out is not None
+    out = torch.empty(sentences * each, size) if out is None else out
+    arrays = weights.data_ptr(), said.data_ptr(), out.data_ptr()
+    _kernels().weigh(sentences, each, values, size, *arrays, add, squash)
+    return out
+
+
+def attend(query: Tensor, keys: Tensor, mask: Tensor, values: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """How much queries (B, K, H) look at keys (B, S, H) where the mask (B, S) is true: (B, K, S).
+
+    And the mean of values (B, S, C) so weighed, (B*K, C), if there are any. All is contiguous.
+    """
+    (sentences, each, size), places = query.shape, keys.size(1)
+    weights = torch.empty(sentences, each, places)
+    width = 0 if values is None else values.size(2)
+    context = None if values is None else torch.empty(sentences * each, width)
+    arrays = query.data_ptr(), keys.data_ptr(), mask.data_ptr(), weights.data_ptr()
+    _kernels().attend(sentences, each, places, size, *arrays, width, _at(values), _at(context))
+    return weights, context
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the kernels are there for such numbers: on the CPU, in float32, contiguous."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and x.is_contiguous() and library() is not None
+
+
+def _kernels() -> ctypes.CDLL:
+    found = library()
+    assert found is not None, "it is asked first whether they serve"
+    return found
+
+
+def _at(part: Tensor | None) -> int | None:
+    return None if part is None else part.data_ptr()
+
+
+def _inputs(*parts: Tensor) -> ctypes.Array[CInput]:
+    """Inputs (n, ..), each row contiguous, side by side."""
+    return INPUTS[len(parts)](*[CInput(part.data_ptr(), part.stride(0), part.size(1)) for part in parts])

@@ -1,0 +1,235 @@
+/* Products of float inputs with weights in int8, and steps of LSTMs, whose gates are such products.
+
+   Inputs are rounded to 255 levels of the largest of their row, sums are exact. A CPU with AVX-512 VNNI multiplies 64
+   unsigned bytes by 64 signed ones and adds each four up in 32 bits. So an input is stored as its level + 128, and 128
+   times the sum of a weight's row is taken off again (`offsets`). Weights lie in panels of 64 of their rows, the last filled
+   up with zeros: four columns of each row, then the next four. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "vectors.h"
+
+enum { PANEL = 64, TILE = 6 }; /* rows of a weight, and of inputs, whose sums are kept in registers */
+
+static int64_t padded(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
+
+/* A weight of M rows and E columns, a multiple of four: levels of its rows, as `pack` lays them out, and what belongs to each row, with room
+   for all of the last panel. */
+typedef struct {
+    int64_t rows, columns;
+    const int8_t *levels;
+    const int32_t *offsets;
+    const float *scales, *bias;
+} weight;
+
+/* What is added to a product: its row n is row which[n] of a matrix, or row n. Nothing: NULL. */
+typedef struct {
+    const float *rows;
+    int64_t stride;
+    const int64_t *which;
+} addend;
+
+/* A step of an LSTM's state: memory before (n, H), which it may be written over, and after; output (n, H). */
+typedef struct {
+    const float *before;
+    float *memory, *output;
+    int64_t size;
+} lstm;
+
+/* Lay levels (rows, columns), -127 to 127, out in panels; and write -128 times the sum of each row. */
+void pack(int64_t rows, int64_t columns, const int8_t *levels, int8_t *packed, int32_t *offsets) {
+    memset(packed, 0, padded(rows, PANEL) * columns);
+    for (int64_t row = 0; row < rows; row++) {
+        int8_t *to = packed + row / PANEL * PANEL * columns + row % PANEL * 4;
+        offsets[row] = 0;
+        for (int64_t column = 0; column < columns; column++) {
+            const int8_t level = levels[row * columns + column];
+            to[column / 4 * 4 * PANEL + column % 4] = level;
+            offsets[row] -= 128 * level;
+        }
+    }
+}
+
+/* What is multiplied: rows of several matrices side by side, each filled up to a multiple of four columns. */
+typedef struct {
+    const float *rows;
+    int64_t stride, columns;
+} input;
+
+/* Round row n of inputs to levels of its largest: the levels + 128; and what a level is worth. */
+static float round_row(int64_t parts, const input *inputs, int64_t n, uint8_t *levels) {
+    floats largest = _mm512_setzero_ps();
+    for (const input *x = inputs; x < inputs + parts; x++)
+        for (int64_t at = 0; at < x->columns; at += 16)
+            largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_maskz_loadu_ps(
+                                                 first_of(x->columns - at), x->rows + n * x->stride + at)));
+    const float highest = _mm512_reduce_max_ps(largest), step = highest > 1e-30f ? highest / 127 : 1e-30f;
+    const floats times = all(1 / step);
+    for (const input *x = inputs; x < inputs + parts; levels += padded(x++->columns, 4))
+        for (int64_t at = 0; at < x->columns; at += 16) {
+            const floats some = _mm512_maskz_loadu_ps(first_of(x->columns - at), x->rows + n * x->stride + at);
+            const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(some, times));
+            _mm512_mask_cvtusepi32_storeu_epi8(levels + at, first_of(padded(x->columns, 4) - at),
+                                               _mm512_add_epi32(whole, _mm512_set1_epi32(128)));
+        }
+    return step;
+}
+
+/* Inputs (n, E) in levels. */
+typedef struct {
+    uint8_t *levels; /* (n, E) */
+    float *steps;    /* (n) what a level is worth */
+} rounded;
+
+static rounded round_rows(int64_t n, int64_t parts, const input *inputs, int64_t width) {
+    rounded found = {malloc(n * (width + (int64_t)sizeof(float))), NULL};
+    found.steps = (float *)(found.levels + n * width);
+    for (int64_t row = 0; row < n; row++)
+        found.steps[row] = round_row(parts, inputs, row, found.levels + row * width);
+    return found;
+}
+
+/* Add the products of 64 unsigned and 64 signed bytes to 16 sums. (gcc moves the sums about if given the intrinsic.) */
+INLINE void add_products(__m512i *sums, __m512i x, __m512i levels) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(*sums) : "v"(x), "v"(levels));
+}
+
+/* Where the results of a tile go: to `out` (n, M), or through an LSTM's step. */
+typedef struct {
+    addend plus;
+    float *out;
+    int squash; /* whether tanh is written */
+    lstm state;
+} target;
+
+/* A step of 16 cells of `count` rows, from their gates' sums i, f, o, g. */
+INLINE void cells(const int count, floats (*sums)[4], const lstm *state, int64_t row, int64_t first) {
+    const __mmask16 there = first_of(state->size - first);
+    const int64_t at = row * state->size + first;
+    floats squashed[TILE];
+    EACH(count) {
+        gates(sums[k]);
+        const floats before = _mm512_maskz_loadu_ps(there, state->before + at + k * state->size);
+        squashed[k] = _mm512_fmadd_ps(sums[k][1], before, _mm512_mul_ps(sums[k][0], sums[k][3]));
+        _mm512_mask_storeu_ps(state->memory + at + k * state->size, there, squashed[k]);
+    }
+    tanhs(count, squashed);
+    EACH(count) _mm512_mask_storeu_ps(state->output + at + k * state->size, there, _mm512_mul_ps(sums[k][2], squashed[k]));
+}
+
+/* The row of the addend that belongs to a row of inputs. */
+INLINE const float *told(const addend *plus, int64_t row) {
+    return plus->rows + (plus->which ? plus->which[row] : row) * plus->stride;
+}
+
+/* Have what the end of a tile reads and writes brought to the cache meanwhile. */
+INLINE void fetch(const int is_lstm, const target *to, int64_t rows, int64_t row, int64_t first) {
+    if (to->plus.rows) {
+        const float *from = told(&to->plus, row) + (is_lstm ? first / 4 : first);
+        EACH(4) _mm_prefetch(from + k * (is_lstm ? to->state.size : 16), _MM_HINT_T0);
+    }
+    if (is_lstm)
+        _mm_prefetch(to->state.before + row * to->state.size + first / 4, _MM_HINT_T0);
+    else
+        EACH(4) __builtin_prefetch(to->out + row * rows + first + 16 * k, 1);
+}
+
+/* The sums of `count` inputs with a panel of a weight, and what becomes of them; the compiler knows the count. */
+INLINE void tile(const int count, const int is_lstm, const weight *by, int64_t first, rounded x, int64_t row,
+                 const target *to) {
+    const int64_t columns = by->columns, left = by->rows - first;
+    const int8_t *panel = by->levels + first * columns;
+    const uint8_t *levels = x.levels + row * columns;
+    const int64_t ahead = columns * PANEL + row / TILE % 4 * 64; /* a quarter of the next panel */
+    __m512i sums[TILE][4];
+#pragma GCC unroll 4
+    for (int part = 0; part < 4; part++)
+        EACH(count) sums[k][part] = _mm512_loadu_si512(by->offsets + first + 16 * part);
+    EACH(count) fetch(is_lstm, to, by->rows, row + k, first);
+    for (int64_t column = 0; column < columns; column += 4, panel += 4 * PANEL) {
+        __m512i parts[4];
+        _mm_prefetch(panel + ahead, _MM_HINT_T1);
+        EACH(4) parts[k] = _mm512_loadu_si512(panel + 64 * k);
+#pragma GCC unroll 6
+        for (int each = 0; each < count; each++) {
+            int32_t four;
+            memcpy(&four, levels + each * columns + column, 4);
+            EACH(4) add_products(&sums[each][k], _mm512_set1_epi32(four), parts[k]);
+        }
+    }
+    floats found[TILE][4];
+#pragma GCC unroll 6
+    for (int each = 0; each < count; each++) {
+        floats *sum = found[each], more[4];
+        const floats step = all(x.steps[row + each]);
+        EACH(4) sum[k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[each][k]),
+                                         _mm512_mul_ps(_mm512_loadu_ps(by->scales + first + 16 * k), step),
+                                         _mm512_loadu_ps(by->bias + first + 16 * k));
+        if (to->plus.rows) {
+            const float *from = told(&to->plus, row + each);
+            if (is_lstm)
+                EACH(4) more[k] = _mm512_maskz_loadu_ps(first_of(to->state.size - first / 4),
+                                                        from + k * to->state.size + first / 4);
+            else
+                load(more, from + first, left, 0);
+            EACH(4) sum[k] = _mm512_add_ps(sum[k], more[k]);
+        }
+        if (is_lstm) continue;
+        if (to->squash) tanhs(4, sum);
+        store(to->out + (row + each) * by->rows + first, sum, left);
+    }
+    if (is_lstm) cells(count, found, &to->state, row, first / 4);
+}
+
+#define TILES(is_lstm)                                        \
+    switch (count) {                                          \
+    case 1: tile(1, is_lstm, by, first, x, row, to); break;   \
+    case 2: tile(2, is_lstm, by, first, x, row, to); break;   \
+    case 3: tile(3, is_lstm, by, first, x, row, to); break;   \
+    case 4: tile(4, is_lstm, by, first, x, row, to); break;   \
+    case 5: tile(5, is_lstm, by, first, x, row, to); break;   \
+    default: tile(6, is_lstm, by, first, x, row, to);         \
+    }
+
+static void any_tile(int count, const weight *by, int64_t first, rounded x, int64_t row, const target *to) {
+    TILES(0)
+}
+
+static void lstm_tile(int count, const weight *by, int64_t first, rounded x, int64_t row, const target *to) {
+    TILES(1)
+}
+
+static void every_tile(const weight *by, int64_t n, rounded x, const target *to, int is_lstm) {
+#pragma omp parallel for if (by->rows * by->columns > 1 << 19)
+    for (int64_t first = 0; first < by->rows; first += PANEL)
+        for (int64_t row = 0; row < n; row += TILE)
+            (is_lstm ? lstm_tile : any_tile)(n - row < TILE ? n - row : TILE, by, first, x, row, to);
+    free(x.levels);
+}
+
+/* Inputs (n, E) times a weight (M, E), its bias and an addend (n, M) added; to out (n, M), or the tanh of it. */
+void multiply(const weight *by, int64_t n, int64_t parts, const input *inputs, const float *rows, int64_t rows_stride,
+              const int64_t *which, float *out, int squash) {
+    const target to = {{rows, rows_stride, which}, out, squash, {NULL, NULL, NULL, 0}};
+    every_tile(by, n, round_rows(n, parts, inputs, by->columns), &to, 0);
+}
+
+/* A step of LSTMs of so many cells, from inputs, their outputs before among them, and the addend: what else the gates
+   i, f, o, g are told, one after the other. The weight has in each panel those of 16 cells, filled up with zeros. */
+void lstm_step(const weight *by, int64_t n, int64_t size, int64_t parts, const input *inputs, const float *rows,
+               int64_t rows_stride, const int64_t *which, const float *before, float *memory, float *output) {
+    const target to = {{rows, rows_stride, which}, NULL, 0, {before, memory, output, size}};
+    every_tile(by, n, round_rows(n, parts, inputs, by->columns), &to, 1);
+}
+
+/* A layer of LSTMs that read B sentences of T words in D directions. What words say stands in rows of 4 H sums, of which
+   `order` (T, D, B) names those of each step; states are (T + 1, D, B, H), the first of which are given. */
+void lstm_layer(const weight *const *by, int64_t directions, int64_t steps, int64_t sentences, int64_t size,
+                const float *said, const int64_t *order, float *memory, float *output) {
+    const int64_t each = sentences * size;
+    for (int64_t now = 0; now < steps * directions; now++, order += sentences, memory += each, output += each) {
+        const input before = {output, size, size};
+        lstm_step(by[now % directions], sentences, size, 1, &before, said, 4 * size, order, memory,
+                  memory + directions * each, output + directions * each);
+    }
+}

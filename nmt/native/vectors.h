@@ -1,0 +1,89 @@
+/* 16 floats at a time: exponentials and what is made of them, to a unit or two in the last place. */
+#include <immintrin.h>
+#include <stdint.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef __m512 floats;
+
+/* The elements that there are, of 16, `left` being to do. */
+INLINE __mmask16 first_of(int64_t left) { return left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1u << left) - 1) : 0; }
+
+INLINE floats all(float value) { return _mm512_set1_ps(value); }
+
+/* Operands of max and min stand so that NaN stays NaN. */
+INLINE floats between(float low, float high, floats x) { return _mm512_min_ps(all(high), _mm512_max_ps(all(low), x)); }
+
+#define EACH(count) _Pragma("GCC unroll 8") for (int k = 0; k < (count); k++)
+
+/* 64 numbers from x on, if `left` are as many; else `rest` in place of what there is not. */
+INLINE void load(floats *found, const float *x, int64_t left, float rest) {
+    if (left >= 64)
+        EACH(4) found[k] = _mm512_loadu_ps(x + 16 * k);
+    else
+        EACH(4) found[k] = _mm512_mask_loadu_ps(all(rest), first_of(left - 16 * k), x + 16 * k);
+}
+
+INLINE void store(float *to, const floats *x, int64_t left) {
+    if (left >= 64)
+        EACH(4) _mm512_storeu_ps(to + 16 * k, x[k]);
+    else
+        EACH(4) _mm512_mask_storeu_ps(to + 16 * k, first_of(left - 16 * k), x[k]);
+}
+
+/* e^x = 2^n e^r with n whole and |r| <= ln 2 / 2: 2^n, and e^r - 1 by its Taylor series in place of x. |x| < 87.
+   Of `count` vectors: step by step together, for each step waits for the one before. */
+INLINE void powers(const int count, floats *x, floats *power) {
+    const floats whole = all(12582912.0f); /* 1.5 * 2^23: what is added to it becomes whole */
+    floats series[8];
+    EACH(count) power[k] = _mm512_fmadd_ps(x[k], all(1.44269504f), whole);
+    EACH(count) x[k] = _mm512_fnmadd_ps(_mm512_sub_ps(power[k], whole), all(0.693145752f), x[k]); /* ln 2, in two parts */
+    EACH(count) x[k] = _mm512_fnmadd_ps(_mm512_sub_ps(power[k], whole), all(1.42860677e-6f), x[k]);
+    EACH(count) series[k] = _mm512_fmadd_ps(all(1.0f / 5040), x[k], all(1.0f / 720));
+    EACH(count) series[k] = _mm512_fmadd_ps(series[k], x[k], all(1.0f / 120));
+    EACH(count) series[k] = _mm512_fmadd_ps(series[k], x[k], all(1.0f / 24));
+    EACH(count) series[k] = _mm512_fmadd_ps(series[k], x[k], all(1.0f / 6));
+    EACH(count) series[k] = _mm512_fmadd_ps(series[k], x[k], all(0.5f));
+    EACH(count) x[k] = _mm512_fmadd_ps(series[k], _mm512_mul_ps(x[k], x[k]), x[k]);
+    EACH(count) power[k] = _mm512_castsi512_ps(_mm512_add_epi32(
+        _mm512_slli_epi32(_mm512_castps_si512(power[k]), 23), _mm512_castps_si512(all(1.0f))));
+}
+
+INLINE void exponentials(const int count, floats *x) {
+    floats power[8];
+    powers(count, x, power);
+    EACH(count) x[k] = _mm512_fmadd_ps(power[k], x[k], power[k]);
+}
+
+INLINE void exponentials_less_one(const int count, floats *x) {
+    floats power[8];
+    powers(count, x, power);
+    EACH(count) x[k] = _mm512_fmadd_ps(power[k], x[k], _mm512_sub_ps(power[k], all(1.0f)));
+}
+
+/* 1 / x of finite x, by a step of Newton's from 14 bits. */
+INLINE void reciprocals(const int count, floats *x) {
+    floats close[8];
+    EACH(count) close[k] = _mm512_rcp14_ps(x[k]);
+    EACH(count) x[k] = _mm512_fmadd_ps(close[k], _mm512_fnmadd_ps(x[k], close[k], all(1.0f)), close[k]);
+}
+
+/* tanh x = (e^2x - 1) / (e^2x + 1). */
+INLINE void tanhs(const int count, floats *x) {
+    floats divisor[8];
+    EACH(count) x[k] = between(-20.0f, 20.0f, _mm512_add_ps(x[k], x[k]));
+    exponentials_less_one(count, x);
+    EACH(count) divisor[k] = _mm512_add_ps(x[k], all(2.0f));
+    reciprocals(count, divisor);
+    EACH(count) x[k] = _mm512_mul_ps(x[k], divisor[k]);
+}
+
+/* Sigmoids of the first three of four, 1 / (1 + e^-x), and tanh of the last, (1 - e^-2x) / (1 + e^-2x). */
+INLINE void gates(floats *x) {
+    floats divisor[4];
+    EACH(4) x[k] = between(-40.0f, 40.0f, _mm512_mul_ps(x[k], all(k == 3 ? -2.0f : -1.0f)));
+    exponentials_less_one(4, x);
+    EACH(4) divisor[k] = _mm512_add_ps(x[k], all(2.0f));
+    reciprocals(4, divisor);
+    EACH(4) x[k] = k == 3 ? _mm512_mul_ps(_mm512_sub_ps(_mm512_setzero_ps(), x[k]), divisor[k]) : divisor[k];
+}

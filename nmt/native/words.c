@@ -1,0 +1,208 @@
+/* What a search needs of the words that may come next: their log-probabilities, and the largest of them; and what the
+   values of a memory say to their readers, weighed. */
+#include <math.h>
+
+#include "vectors.h"
+
+INLINE floats largest_of_four(const floats *x) {
+    return _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
+}
+
+/* Log-probabilities of logits (n, V), in their place. */
+void log_softmax(int64_t n, int64_t size, float *logits) {
+    for (int64_t row = 0; row < n; row++, logits += size) {
+        floats x[4], most[4], sums[4];
+        EACH(4) most[k] = all(-INFINITY);
+        EACH(4) sums[k] = _mm512_setzero_ps();
+        for (int64_t at = 0; at < size; at += 64) {
+            load(x, logits + at, size - at, -INFINITY);
+            EACH(4) most[k] = _mm512_max_ps(most[k], x[k]);
+        }
+        const floats highest = all(_mm512_reduce_max_ps(largest_of_four(most)));
+        for (int64_t at = 0; at < size; at += 64) {
+            load(x, logits + at, size - at, -INFINITY);
+            EACH(4) x[k] = _mm512_max_ps(all(-86.0f), _mm512_sub_ps(x[k], highest));
+            exponentials(4, x);
+            EACH(4) sums[k] = _mm512_add_ps(sums[k], x[k]);
+        }
+        const floats sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
+        const floats total = all(logf(_mm512_reduce_add_ps(sum)));
+        for (int64_t at = 0; at < size; at += 64) {
+            load(x, logits + at, size - at, 0);
+            EACH(4) x[k] = _mm512_sub_ps(_mm512_sub_ps(x[k], highest), total);
+            store(logits + at, x, size - at);
+        }
+    }
+}
+
+/* What the `most` largest of a row are not below: the last of the most largest of the largest of 64 parts of it. */
+static float least_of_largest(int64_t size, int64_t most, const float *x) {
+    floats parts[4], some[4];
+    EACH(4) parts[k] = all(-INFINITY);
+    for (int64_t at = 0; at < size; at += 64) {
+        load(some, x + at, size - at, -INFINITY);
+        EACH(4) parts[k] = _mm512_max_ps(parts[k], some[k]);
+    }
+    float least = INFINITY;
+    for (int64_t found = 0; found < most && least > -INFINITY; found++) {
+        least = _mm512_reduce_max_ps(largest_of_four(parts));
+        EACH(4) parts[k] = _mm512_mask_mov_ps(
+            parts[k], _mm512_cmp_ps_mask(parts[k], all(least), _CMP_GE_OQ), all(-INFINITY));
+    }
+    return least;
+}
+
+/* NaN is above all, so that it is seen. */
+INLINE int above(float one, float other) { return one > other || (one != one && other == other); }
+
+/* The largest that were found: `most` of them at most, how many there are. */
+typedef struct {
+    int64_t most, found;
+    float *values;
+    int64_t *places;
+} ranking;
+
+/* Put a value among them, behind its equals. */
+INLINE void put(ranking *in, float value, int64_t place) {
+    int64_t to = in->found;
+    if (to == in->most && !above(value, in->values[--to])) return;
+    for (; to && above(value, in->values[to - 1]); to--)
+        in->values[to] = in->values[to - 1], in->places[to] = in->places[to - 1];
+    in->values[to] = value, in->places[to] = place;
+    in->found += in->found < in->most;
+}
+
+/* The largest of a row (V). */
+static void largest_of_row(int64_t size, const float *x, ranking *in) {
+    const floats least = all(least_of_largest(size, in->most, x));
+    for (int64_t at = 0; at < size; at += 64) {
+        floats some[4];
+        uint64_t good = 0;
+        load(some, x + at, size - at, -INFINITY);
+        EACH(4) good |= (uint64_t)_mm512_cmp_ps_mask(some[k], least, _CMP_NLT_UQ) << 16 * k;
+        if (size - at < 64) good &= ((uint64_t)1 << (size - at)) - 1;
+        for (; good; good &= good - 1) put(in, x[at + __builtin_ctzll(good)], at + __builtin_ctzll(good));
+    }
+}
+
+/* The largest of each row of x (n, V), largest first and of equals the first; and their places. */
+void largest(int64_t n, int64_t size, int64_t most, const float *x, float *values, int64_t *places) {
+    for (int64_t row = 0; row < n; row++) {
+        ranking in = {most, 0, values + row * most, places + row * most};
+        largest_of_row(size, x + row * size, &in);
+    }
+}
+
+/* Of B sentences the C best of W hypotheses, each worth `before` (B, W), by words worth x (B, W, V): what they are worth,
+   the words, and the hypotheses. Of each hypothesis the `most` best compete. */
+void best(int64_t sentences, int64_t width, int64_t size, int64_t most, int64_t count, const float *before, const float *x,
+          float *scores, int64_t *words, int64_t *parents) {
+    float values[most], *own = values;
+    int64_t places[most];
+    for (int64_t row = 0; row < sentences; row++, scores += count, words += count, parents += count) {
+        ranking all_of_them = {count, 0, scores, parents};
+        for (int64_t parent = 0; parent < width; parent++, x += size) {
+            ranking in = {most, 0, own, places};
+            largest_of_row(size, x, &in);
+            for (int64_t rank = 0; rank < most; rank++)
+                put(&all_of_them, before[row * width + parent] + values[rank], parent * size + places[rank]);
+        }
+        for (int64_t rank = 0; rank < count; rank++) words[rank] = parents[rank] % size, parents[rank] /= size;
+    }
+}
+
+/* What values say to so many rows, `said` (S, G) in fp16, weighed by (rows, S): written, added to out, or tanh of that. */
+INLINE void weigh_rows(const int rows, int64_t values, int64_t size, const float *weights, const uint16_t *said, float *out,
+                       int add, int squash) {
+    for (int64_t at = 0; at < size; at += 64) {
+        floats sums[6][4];
+        for (int64_t value = 0; value < values; value++)
+            EACH(2) _mm_prefetch(said + value * size + at + 64 + 32 * k, _MM_HINT_T0);
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++)
+            EACH(4) sums[row][k] = add ? _mm512_loadu_ps(out + row * size + at + 16 * k) : _mm512_setzero_ps();
+        for (int64_t value = 0; value < values; value++) {
+            const __m256i *from = (const void *)(said + value * size + at);
+            floats heard[4];
+            EACH(4) heard[k] = _mm512_cvtph_ps(_mm256_loadu_si256(from + k));
+#pragma GCC unroll 6
+            for (int row = 0; row < rows; row++)
+                EACH(4) sums[row][k] = _mm512_fmadd_ps(all(weights[row * values + value]), heard[k], sums[row][k]);
+        }
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++) {
+            if (squash) tanhs(4, sums[row]);
+            EACH(4) _mm512_storeu_ps(out + row * size + at + 16 * k, sums[row][k]);
+        }
+    }
+}
+
+/* The same of B sentences, said (B, S, G), G a multiple of 64, weighed by (B, K, S), to out (B, K, G). */
+void weigh(int64_t sentences, int64_t each, int64_t values, int64_t size, const float *weights, const uint16_t *said,
+           float *out, int add, int squash) {
+    for (int64_t sentence = 0; sentence < sentences; sentence++, said += values * size)
+        for (int64_t left = each; left > 0;) {
+            const int64_t rows = left < 6 ? left : 6;
+            switch (rows) {
+            case 1: weigh_rows(1, values, size, weights, said, out, add, squash); break;
+            case 2: weigh_rows(2, values, size, weights, said, out, add, squash); break;
+            case 3: weigh_rows(3, values, size, weights, said, out, add, squash); break;
+            case 4: weigh_rows(4, values, size, weights, said, out, add, squash); break;
+            case 5: weigh_rows(5, values, size, weights, said, out, add, squash); break;
+            default: weigh_rows(6, values, size, weights, said, out, add, squash);
+            }
+            left -= rows, weights += rows * values, out += rows * size;
+        }
+}
+
+INLINE float dot(int64_t size, const float *x, const float *y) {
+    floats sums[4], one[4], other[4];
+    EACH(4) sums[k] = _mm512_setzero_ps();
+    for (int64_t at = 0; at < size; at += 64) {
+        load(one, x + at, size - at, 0);
+        load(other, y + at, size - at, 0);
+        EACH(4) sums[k] = _mm512_fmadd_ps(one[k], other[k], sums[k]);
+    }
+    EACH(2) sums[k] = _mm512_add_ps(sums[k], sums[k + 2]);
+    return _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+}
+
+/* Softmax of a row, in its place, where the mask is 1; 0 elsewhere. */
+static void softmax(int64_t size, float *x, const uint8_t *mask) {
+    float highest = -INFINITY, sum = 0;
+    for (int64_t at = 0; at < size; at++)
+        if (mask[at] && above(x[at], highest)) highest = x[at];
+    for (int64_t at = 0; at < size; at += 16) {
+        const __mmask16 there = first_of(size - at);
+        const __mmask16 words = _mm_mask_test_epi8_mask(there, _mm_maskz_loadu_epi8(there, mask + at), _mm_set1_epi8(-1));
+        floats power = _mm512_max_ps(all(-86.0f), _mm512_sub_ps(_mm512_maskz_loadu_ps(there, x + at), all(highest)));
+        exponentials(1, &power);
+        power = _mm512_maskz_mov_ps(words, power);
+        sum += _mm512_reduce_add_ps(power);
+        _mm512_mask_storeu_ps(x + at, there, power);
+    }
+    for (int64_t at = 0; at < size; at++) x[at] /= sum;
+}
+
+/* How much K queries (B, K, H) look at each of S keys (B, S, H): softmax of their products where the mask (B, S) is 1;
+   and, where it is asked for, the mean of S values (B, S, C) so weighed, (B, K, C). */
+void attend(int64_t sentences, int64_t each, int64_t values, int64_t size, const float *queries, const float *keys,
+            const uint8_t *mask, float *weights, int64_t width, const float *memory, float *context) {
+    for (int64_t sentence = 0; sentence < sentences; sentence++, mask += values) {
+        for (int64_t value = 0; value < values; value++, keys += size)
+            for (int64_t row = 0; row < each; row++)
+                weights[row * values + value] = dot(size, queries + row * size, keys);
+        for (int64_t row = 0; row < each; row++) softmax(values, weights + row * values, mask);
+        for (int64_t row = 0; context && row < each; row++, context += width)
+            for (int64_t at = 0; at < width; at += 64) {
+                floats sums[4], some[4];
+                EACH(4) sums[k] = _mm512_setzero_ps();
+                for (int64_t value = 0; value < values; value++) {
+                    load(some, memory + value * width + at, width - at, 0);
+                    EACH(4) sums[k] = _mm512_fmadd_ps(all(weights[row * values + value]), some[k], sums[k]);
+                }
+                store(context + at, sums, width - at);
+            }
+        queries += each * size, weights += each * values, memory += context ? values * width : 0;
+    }
+}

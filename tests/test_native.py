@@ -1,0 +1,294 @@
+"""Our own kernels say what torch says, and where there are none, torch serves."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from nmt import native
+from nmt.native import LSTMWeight, NoKernelsError, Weight
+from nmt.search import best
+
+compiled = pytest.mark.skipif(native.library() is None, reason="they need a C compiler, and AVX-512 VNNI")
+
+
+def drawn(*shape, seed=1):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def levels_of(rows, columns):
+    """Levels of a weight, and what one of each row is worth."""
+    levels = torch.randint(-127, 128, (rows, columns), generator=torch.Generator().manual_seed(2)).to(torch.int8)
+    return levels, torch.rand(rows, generator=torch.Generator().manual_seed(3)) / 100
+
+
+def rounded(x):
+    """Inputs (n, E) at the nearest of 127 levels either side of 0, of the largest of their row."""
+    step = x.abs().amax(dim=1, keepdim=True) / 127
+    return (x / step).round() * step
+
+
+# ---- products ----
+
+
+@compiled
+def test_a_product_by_hand():
+    weight = Weight(
+        torch.tensor([[1, 2, 0], [3, -4, 127]], dtype=torch.int8), torch.tensor([1.0, 0.5]), torch.tensor([0, 10.0])
+    )
+    x = torch.tensor([[127.0, -63, 1], [0, 0, 0], [-254, 2, 0]])  # a level is 1, nothing, 2
+    expected = [[127 - 126, (3 * 127 + 4 * 63 + 127) / 2 + 10], [0, 10], [-254 + 4, (-3 * 254 - 4 * 2) / 2 + 10]]
+    assert weight.multiply(x).tolist() == expected
+    addend = torch.tensor([[1.0, 2], [3, 4], [5, 6]])
+    assert weight.multiply(x, addend).tolist() == (torch.tensor(expected) + addend).tolist()
+    assert_close(weight.multiply(x, addend, squash=True), (torch.tensor(expected) + addend).tanh())
+    assert weight.multiply(x, addend, addend) is addend
+    assert addend[1].tolist() == [3, 14]  # written over
+
+
+@compiled
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 25])  # rows that fill tiles, and that do not
+@pytest.mark.parametrize(("rows", "columns"), [(64, 4), (37, 50), (130, 67), (1, 1)])
+def test_products_of_any_shape(n, rows, columns):
+    (levels, scales), x, bias = levels_of(rows, columns), drawn(n, columns), drawn(rows)
+    expected = rounded(x) @ (levels * scales[:, None]).t() + bias
+    assert_close(Weight(levels, scales, bias).multiply(x), expected, rtol=1e-5, atol=1e-4)
+
+
+@compiled
+def test_sums_do_not_overflow_and_rows_are_their_own():
+    weight = Weight(torch.full((80, 1024), 127, dtype=torch.int8), torch.ones(80))
+    x = torch.tensor([1.0, -1, 1e-3])[:, None].expand(3, 1024).contiguous()
+    expected = torch.tensor([1024 * 127.0, -1024 * 127, 1.024 * 127])[:, None].expand(3, 80)
+    assert_close(weight.multiply(x), expected)
+    some = drawn(13, 1024)
+    assert weight.multiply(some).equal(torch.cat([weight.multiply(row[None]) for row in some]))
+
+
+# ---- LSTMs ----
+
+
+def stepped(weight, bias, inputs, memory, told):
+    """An LSTM's step, gates i, f, o, g, in float64."""
+    gates = rounded(torch.cat(inputs, dim=1)).double() @ weight.double().t() + bias + told
+    i, f, o, g = gates.chunk(4, dim=1)
+    after = f.sigmoid() * memory + i.sigmoid() * g.tanh()
+    return (o.sigmoid() * after.tanh()).float(), after.float()
+
+
+@compiled
+@pytest.mark.parametrize("n", [1, 5, 6, 13])
+@pytest.mark.parametrize("size", [7, 16, 50])  # cells that fill panels, and that do not
+@pytest.mark.parametrize("others", [[], [9], [4, 3]])  # inputs beside the output before
+def test_an_lstms_step(n, size, others):
+    widths = [*others, size]
+    levels, scales = levels_of(4 * size, sum(widths))
+    inputs, memory = [drawn(n, width, seed=width) for width in widths], drawn(n, size)
+    bias, told = drawn(4 * size), drawn(30, 4 * size)
+    which = torch.arange(n) * 2
+    expected = stepped(levels * scales[:, None], bias, inputs, memory, told[which])
+    weight = LSTMWeight(levels, scales, bias, widths)
+    assert_close(weight.step(inputs, memory, told, which), expected, rtol=1e-5, atol=1e-5)
+    assert_close(weight.step(inputs, memory, told[which]), expected, rtol=1e-5, atol=1e-5)
+    untold = stepped(levels * scales[:, None], bias, inputs, memory, 0)
+    assert_close(weight.step(inputs, memory), untold, rtol=1e-5, atol=1e-5)
+
+
+@compiled
+def test_gates_are_as_exact_as_float32_allows():
+    """Of sums from -50 to 50, and tiny ones; and NaN stays NaN."""
+    sums = torch.cat([torch.linspace(-50, 50, 1601), torch.linspace(-1e-3, 1e-3, 1599)]).view(-1, 16)
+    weight = LSTMWeight(torch.zeros(64, 16, dtype=torch.int8), torch.ones(64))
+    told, nothing = sums.repeat(1, 4), torch.zeros_like(sums)
+    output, memory = weight.step([nothing], nothing, told)
+    exact = sums.double().sigmoid() * sums.double().tanh()
+    assert_close(memory, exact.float(), rtol=1e-6, atol=1e-12)
+    assert_close(output, (sums.double().sigmoid() * exact.tanh()).float(), rtol=1e-6, atol=1e-12)
+    told[0, 3] = math.nan
+    output, memory = weight.step([nothing], nothing, told)
+    assert output.isnan().nonzero().tolist() == memory.isnan().nonzero().tolist() == [[0, 3]]
+
+
+@compiled
+@pytest.mark.parametrize("directions", [1, 2])
+def test_a_layer_is_its_steps(directions):
+    size, steps, sentences = 20, 4, 3
+    weights = [LSTMWeight(*levels_of(4 * size, size)) for _ in range(directions)]
+    said = drawn(50, 4 * size)
+    order = torch.randint(0, 50, (steps, directions * sentences), generator=torch.Generator().manual_seed(1))
+    outputs, memories = (
+        part.view(steps + 1, directions, sentences, size) for part in native.lstm_layer(weights, said, order)
+    )
+    for direction, weight in enumerate(weights):
+        output = memory = torch.zeros(sentences, size)
+        for step, which in enumerate(order.view(steps, directions, sentences)[:, direction], 1):
+            output, memory = weight.step([output], memory, said, which.contiguous())
+            assert outputs[step, direction].equal(output)
+            assert memories[step, direction].equal(memory)
+    assert not outputs[0].any()
+
+
+# ---- words ----
+
+
+@compiled
+@pytest.mark.parametrize("size", [1, 15, 64, 1003])
+def test_log_probabilities(size):
+    logits = 30 * drawn(9, size)
+    logits[1] += 1e4
+    logits[2, 0] = -math.inf if size > 1 else 0
+    expected = logits.double().log_softmax(1).float()
+    found = native.log_softmax_(logits)
+    assert found is logits
+    assert_close(found, expected, rtol=1e-6, atol=2e-5)
+    many = torch.full((1, 100_000), -20.0)
+    many[0, 0] = 0.0
+    assert_close(native.log_softmax_(many)[0, 0].item(), -math.log1p(99_999 * math.exp(-20)), rtol=0, atol=5e-6)
+
+
+@compiled
+@pytest.mark.parametrize("size", [6, 63, 64, 1003])
+@pytest.mark.parametrize("count", [1, 6])
+def test_the_largest_and_of_equals_the_first(size, count):
+    x = drawn(4, 5, size).mul(3).round()  # many are equal
+    x[0, 0, 1:] = -math.inf
+    x[1, 1] = -math.inf
+    values, places = native.largest(x, count)
+    order = x.argsort(dim=2, descending=True, stable=True)[:, :, :count]
+    assert places.equal(order)
+    assert values.equal(x.gather(2, order))
+
+
+@compiled
+def test_more_than_64_are_found_too():
+    x = drawn(1, 2, 500)
+    assert native.largest(x, 100)[0].equal(x.topk(100).values)
+
+
+@compiled
+def test_nan_is_above_all():
+    x = drawn(1, 2, 200)
+    x[0, 0, 150] = math.nan
+    x[0, 1] = math.nan
+    values, places = native.largest(x, 3)
+    assert values[0].isnan().tolist() == [[True, False, False], [True, True, True]]
+    assert places[0, 0].tolist() == [150, *x[0, 0].nan_to_num(-math.inf).topk(2).indices.tolist()]
+    assert native.log_softmax_(x[0].clone()).isnan().all()
+
+
+@compiled
+@pytest.mark.parametrize(("width", "size"), [(1, 1), (3, 3), (5, 5), (2, 5)])
+def test_the_best_extensions(width, size):
+    before, log_probs = drawn(4, width), drawn(4, width, 300)
+    log_probs[0, 0] += 9  # more of one parent than may stay
+    expected = best(before, log_probs, size, None)
+    for one, other in zip(native.best(before, log_probs, size + 1, 2 * size), expected, strict=True):
+        assert one.equal(other)
+
+
+@compiled
+@pytest.mark.parametrize("each", [1, 5, 6, 8])
+def test_what_values_say_is_weighed(each):
+    weights, said = drawn(3, each, 7).softmax(2), drawn(3, 7, 128).half()
+    out = drawn(3 * each, 128)
+    expected = (weights @ said.float()).flatten(0, 1)
+    assert_close(native.weigh(weights, said), expected)
+    assert_close(native.weigh(weights, said, squash=True), expected.tanh())
+    assert_close(native.weigh(weights, said, out.clone()), expected + out)
+
+
+@compiled
+@pytest.mark.parametrize("size", [9, 64, 200])
+def test_attention(size):
+    """The softmax over words alone, and the mean of the values; 20 places, so that more than a vector is needed."""
+    query, keys, values = drawn(3, 4, size), drawn(3, 20, size, seed=2), drawn(3, 20, 33, seed=3)
+    mask = torch.arange(20) < torch.tensor([20, 17, 1])[:, None]
+    keys[2, 5:] = 1e4  # padding may hold anything
+    weights = (query @ keys.transpose(1, 2)).masked_fill(~mask[:, None], -math.inf).softmax(2)
+    found, context = native.attend(query, keys, mask, values)
+    assert_close(found, weights, rtol=1e-4, atol=1e-5)
+    assert not found[2, :, 1:].any()
+    assert_close(context, (weights @ values).flatten(0, 1), rtol=1e-4, atol=1e-4)
+    alone, nothing = native.attend(query, keys, mask)
+    assert alone.equal(found)
+    assert nothing is None
+
+
+# ---- compiling ----
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A folder for compiled kernels that has none, and a CPU that could run them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: fpu {' '.join(native.NEEDED)}\n")
+    return tmp_path
+
+
+@compiled
+@pytest.mark.usefixtures("fresh")
+def test_they_are_compiled_once_and_appear_whole():
+    native.load()
+    [made] = native.folder().iterdir()
+    when = made.stat().st_mtime_ns
+    native.load()
+    assert [path.stat().st_mtime_ns for path in native.folder().iterdir()] == [when]
+
+
+def test_a_cpu_without_the_instructions_has_none(fresh):
+    (fresh / "cpuinfo").write_text("flags : fpu avx512f avx512bw avx512vl avx512dq\n")
+    with pytest.raises(NoKernelsError, match="the CPU has no avx512_vnni, fma"):
+        native.load()
+    (fresh / "cpuinfo").unlink()
+    with pytest.raises(NoKernelsError, match="the CPU has no avx512_vnni, avx512bw, avx512dq, avx512f, avx512vl, fma"):
+        native.load()
+
+
+def test_without_a_compiler_there_are_none(fresh, monkeypatch):
+    monkeypatch.setenv("PATH", str(fresh))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(NoKernelsError, match=r"there is no C compiler \(cc, gcc or clang\)"):
+        native.load()
+
+
+def test_a_compiler_that_cannot_says_so(fresh, monkeypatch):
+    compiler = fresh / "mycc"
+    compiler.write_text("#!/bin/sh\necho 'mycc: unknown flag -mfma' >&2\necho more >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    with pytest.raises(NoKernelsError, match=r"mycc does not compile them: mycc: unknown flag -mfma$"):
+        native.load()
+    assert not list(native.folder().iterdir())  # nothing half made
+
+
+def test_a_folder_that_cannot_be_written_leaves_them_out(fresh):
+    (fresh / "cache").write_text("a file")
+    with pytest.raises(NoKernelsError, match="cache"):
+        native.load()
+
+
+def test_they_can_be_left_out(monkeypatch):
+    monkeypatch.setenv("NMT_NATIVE", "0")
+    with pytest.raises(NoKernelsError, match="NMT_NATIVE=0 leaves them out"):
+        native.load()
+
+
+def test_they_serve_float32_on_the_cpu(monkeypatch):
+    x = torch.zeros(2, 4)
+    monkeypatch.setattr(native, "library", lambda: None)
+    assert not native.serves(x)
+    monkeypatch.setattr(native, "library", object)
+    assert native.serves(x)
+    assert not native.serves(x.double())
+    assert not native.serves(x.t())
+
+
+def test_gates_of_cells_stand_together():
+    rows = torch.arange(4 * 18)  # 18 cells: 16, and 2 with room for 14
+    blocks = native.in_blocks(rows, 18).view(2, 4, 16)
+    assert blocks[0].tolist() == [list(range(gate, gate + 16)) for gate in (0, 18, 36, 54)]
+    assert blocks[1].tolist() == [F.pad(torch.arange(gate, gate + 2), (0, 14)).tolist() for gate in (16, 34, 52, 70)]
