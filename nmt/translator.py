@@ -170,7 +170,7 @@ class Translator:
         requests = [Request(line) if isinstance(line, str) else line for line in lines]
         ids = self.tokenizers.source.encode([request.source.strip() and request.source for request in requests])
         jobs = [self._job(*one) for one in zip(range(start, start + len(ids)), ids, requests, strict=True)]
-        batches = list(self._batches([len(row) for row in ids]))
+        batches = self._batches([len(row) for row in ids])
         search = partial(self._search, with_alignment=with_alignment or self.answers.copy_unknown)
         found: list[list[Hypothesis]] = [[] for _ in jobs]
         answers = self.each(lambda chosen: search([jobs[index] for index in chosen]), batches)
@@ -208,10 +208,10 @@ class Translator:
                 raise ValueError(f"line {number}: the model cannot say {text!r}, only {known}: leave it out")
         return Job(number, source, prefix, [phrase for phrase in phrases if phrase])
 
-    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+    def _batches(self, lengths: list[int]) -> list[list[int]]:
         """Indices of the lines that have any pieces, longest first, cut into batches of at most `batch_tokens`.
 
-        On a CPU each core gets several of them, or one would wait for the other in the end.
+        On a CPU each core gets several of them, and all get as many, or one would wait for the other in the end.
         """
         order = sorted((index for index, length in enumerate(lengths) if length), key=lambda index: -lengths[index])
         width = self.sampling.samples if self.sampling else self.search.beam_size
@@ -219,10 +219,12 @@ class Translator:
         if self.device.type == "cpu":
             share = (sum(lengths) + len(lengths)) // (SHARES * torch.get_num_threads())
             budget = min(budget, max(share, LEAST // width))
+        batches = []
         while order:
             size = max(1, budget // (lengths[order[0]] + 1))
-            yield order[:size]
+            batches.append(order[:size])
             order = order[size:]
+        return evened(batches, torch.get_num_threads()) if self.device.type == "cpu" else batches
 
     def _search(self, jobs: list[Job], with_alignment: bool) -> list[list[Hypothesis]]:
         source, lengths = (part.to(self.device) for part in collate_sources([job.source for job in jobs]))
@@ -286,6 +288,14 @@ def ready(model: Seq2Seq, precision: products.Precision, shared: bool) -> Steppe
     if isinstance(laid, LaidModel):
         return GraphedModel(laid) if device.type == "cuda" else laid
     return Rounded(laid, device.type) if precision == "bf16" else laid
+
+
+def evened(batches: list[list[int]], cores: int) -> list[list[int]]:
+    """The same lines in batches that each of so many cores gets as many of: those left over are dealt out once more."""
+    over = len(batches) % cores if len(batches) > cores else 0
+    last = [line for batch in batches[len(batches) - over :] for line in batch]
+    size = -(-len(last) // cores)
+    return batches[: len(batches) - over] + [last[at : at + size] for at in range(0, len(last), size or 1)]
 
 
 class SideBySide:

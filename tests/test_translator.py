@@ -17,7 +17,7 @@ from nmt.sampling import SamplingOptions
 from nmt.search import SearchOptions
 from nmt.shortlist import Shortlist
 from nmt.tokenizer import BOS, EOS
-from nmt.translator import Translator, choose_device, choose_precision
+from nmt.translator import Translator, choose_device, choose_precision, evened
 
 LINES = ["two big red cats", "", "six new white trees", "  ", "one cats", "three old black dogs and four green cars"]
 
@@ -217,6 +217,21 @@ def test_every_core_gets_several_batches(trained):
         assert sorted(index for batch in batches for index in batch) == [
             n for n, length in enumerate(lengths) if length
         ]
+
+
+@pytest.mark.parametrize(
+    ("batches", "cores", "expected"),
+    [
+        ([[0, 1], [2, 3], [4, 5, 6]], 2, [[0, 1], [2, 3], [4, 5], [6]]),
+        ([[0, 1], [2, 3]], 2, [[0, 1], [2, 3]]),  # as many for each
+        ([[0, 1, 2]], 2, [[0, 1, 2]]),  # too few to deal out
+        ([[0], [1], [2], [3, 4], [5, 6]], 3, [[0], [1], [2], [3, 4], [5, 6]]),  # each gets two, and one none
+        ([[0], [1], [2], [3], [4, 5, 6, 7], [8]], 4, [[0], [1], [2], [3], [4, 5], [6, 7], [8]]),
+        ([], 2, []),
+    ],
+)
+def test_every_core_gets_as_many_batches(batches, cores, expected):
+    assert evened(batches, cores) == expected
 
 
 def test_a_precision_that_the_device_has_not_is_refused(monkeypatch):
