@@ -34,13 +34,13 @@ test-fast: .venv/installed-test
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing (torch is large, this can take minutes) ..."
 	@$(PIP) -e . || { $(OFFLINE); }
-	@.venv/bin/python -m nmt.native
+	@.venv/bin/python -c "from nmt import native; native.library()"
 	@touch $@
 
 .venv/installed-test: .venv/bin/python pyproject.toml constraints.txt
 	@echo "installing, with what the tests need ..."
 	@$(PIP) -e '.[test]' || { $(OFFLINE); }
-	@.venv/bin/python -m nmt.native
+	@.venv/bin/python -c "from nmt import native; native.library()"
 	@touch $@ .venv/installed
 
 clean:

@@ -93,5 +93,17 @@ def describe_machine() -> dict[str, Any]:
         "sentencepiece": sentencepiece.__version__,
         "CPU": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
         "GPU": ", ".join(gpus) or "none",
+        "kernels": _kernels(),
         "training": f"on {device} in {choose_precision('auto', device)}",
     }
+
+
+def _kernels() -> str:
+    """Whether our own serve, and why not."""
+    from nmt import native
+
+    try:
+        native.load()
+    except native.NoKernelsError as error:
+        return f"torch's alone: {error}"
+    return f"our own and torch's; compiled ones are in {native.folder()}"

@@ -66,8 +66,8 @@ class Translator:
         tokenizers: One per side.
         search: How to search.
         precision: Arithmetic of the matrix products; auto is bf16 on what has instructions for it, else fp32. int8 is
-            for CPUs (docs/benchmarks.md says what it gains and costs); what words say to a first layer stays in fp32
-            there, and so does a language model beside.
+            for CPUs (docs/benchmarks.md says what it gains and costs); a language model beside stays in fp32 there, and
+            so does what words say to a first layer where our own kernels do not serve.
         batch_tokens: Padded source pieces of a batch, times the beam. No translation depends on it, but for rounding.
         longest: Pieces of the longest line that is taken; more is an error that names the line.
         shortlist: The target pieces to choose from; without it, all. For one model on a CPU.
@@ -291,11 +291,13 @@ def ready(model: Seq2Seq, precision: products.Precision, shared: bool) -> Steppe
 
 
 def evened(batches: list[list[int]], cores: int) -> list[list[int]]:
-    """The same lines in batches that each of so many cores gets as many of: those left over are dealt out once more."""
+    """The same lines in batches of which each of so many cores gets as many: each that is over is dealt out to all."""
     over = len(batches) % cores if len(batches) > cores else 0
-    last = [line for batch in batches[len(batches) - over :] for line in batch]
-    size = -(-len(last) // cores)
-    return batches[: len(batches) - over] + [last[at : at + size] for at in range(0, len(last), size or 1)]
+    found = batches[: len(batches) - over]
+    for batch in batches[len(batches) - over :]:
+        size = -(-len(batch) // cores)
+        found += [batch[at : at + size] for at in range(0, len(batch), size)]
+    return found
 
 
 class SideBySide:

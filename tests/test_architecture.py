@@ -21,7 +21,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": set(),
     "states": set(),
     "native": set(),
-    "native.__main__": {"native"},
     "search": {"states"},
     "model": set(),
     "model.cells": set(),

@@ -10,13 +10,14 @@ from nmt.columns import best_of_columns, most_probable
 from nmt.search import best
 
 
-@pytest.fixture(params=["our own kernels", "columns"], autouse=True)
+@pytest.fixture(params=["our own kernels", "columns"])
 def way(request, monkeypatch):
     """By our own kernels, where there are any, or by columns."""
     if request.param == "columns":
         monkeypatch.setattr("nmt.native.library", lambda: None)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("size", [1, 5, 12])
 @pytest.mark.parametrize("vocabulary", [13, 640, 2080, 2083])  # too few; just enough for some beams; not in sixteens
 def test_they_are_the_best(vocabulary, size):
@@ -45,6 +46,7 @@ def test_columns_are_what_is_looked_through(monkeypatch):
     assert seen == [96, 4001]
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("vocabulary", [13, 240, 256, 4000, 4001])  # too few; just enough; many; not in sixteens
 def test_the_most_probable_is_found(vocabulary):
     log_probs = torch.randn(50, 2, vocabulary, generator=torch.Generator().manual_seed(1))

@@ -1,6 +1,7 @@
 """Our own kernels say what torch says, and where there are none, torch serves."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from nmt import native
+from nmt.info import describe_machine
 from nmt.native import LSTMWeight, NoKernelsError, Weight
 from nmt.search import best
 
@@ -18,10 +20,18 @@ def drawn(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def levels_of(rows, columns):
+def levels_of(rows, columns, seed=2):
     """Levels of a weight, and what one of each row is worth."""
-    levels = torch.randint(-127, 128, (rows, columns), generator=torch.Generator().manual_seed(2)).to(torch.int8)
-    return levels, torch.rand(rows, generator=torch.Generator().manual_seed(3)) / 100
+    draw = torch.Generator().manual_seed(seed)
+    levels = torch.randint(-127, 128, (rows, columns), generator=draw).to(torch.int8)
+    return levels, torch.rand(rows, generator=draw) / 100
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
 
 
 def rounded(x):
@@ -67,6 +77,43 @@ def test_sums_do_not_overflow_and_rows_are_their_own():
     assert weight.multiply(some).equal(torch.cat([weight.multiply(row[None]) for row in some]))
 
 
+@compiled
+def test_nothing_is_written_beside_and_strided_inputs_are_read_where_they_lie():
+    (levels, scales), x = levels_of(37, 50), drawn(5, 60)
+    room = torch.full((7, 37), 9.0)
+    expected = rounded(x[:, :50]) @ (levels * scales[:, None]).t()
+    found = Weight(levels, scales).multiply(x[:, :50], out=room[1:6])
+    assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    assert room[0].eq(9).all()
+    assert room[6].eq(9).all()
+
+
+@compiled
+def test_nan_among_the_inputs_makes_its_row_nan():
+    x = drawn(3, 40)
+    x[1, 2] = math.nan
+    x[2, 39] = math.nan
+    assert Weight(*levels_of(5, 40)).multiply(x).isnan().tolist() == [[False] * 5, [True] * 5, [True] * 5]
+
+
+@compiled
+@pytest.mark.usefixtures("two_threads")
+def test_threads_change_nothing():
+    """Of weights and steps so large that they are divided among them."""
+    (levels, scales), x = levels_of(4 * 512, 512), drawn(20, 512)
+    weight, sums, memory = Weight(levels, scales), drawn(20, 4 * 512), drawn(20, 512)
+    found = []
+    for threads in (2, 1):
+        torch.set_num_threads(threads)
+        gates, after, output = torch.empty(20, 5 * 512), torch.empty(20, 512), torch.empty(20, 512)
+        native.lstm_forward(sums, memory, gates, after, output)
+        errors = torch.empty(20, 4 * 512)
+        before = native.lstm_backward(gates, memory, output, after, errors)
+        found.append([weight.multiply(x), gates, after, output, errors, before])
+    for one, other in zip(*found, strict=True):
+        assert one.equal(other)
+
+
 # ---- LSTMs ----
 
 
@@ -76,6 +123,11 @@ def stepped(weight, bias, inputs, memory, told):
     i, f, o, g = gates.chunk(4, dim=1)
     after = f.sigmoid() * memory + i.sigmoid() * g.tanh()
     return (o.sigmoid() * after.tanh()).float(), after.float()
+
+
+def blocked(told, size):
+    """What gates are told (N, 4H), as steps take it."""
+    return native.in_blocks(told.t(), size).t().contiguous()
 
 
 @compiled
@@ -89,8 +141,11 @@ def test_an_lstms_step(n, size, others):
     bias, told = drawn(4 * size), drawn(30, 4 * size)
     which = torch.arange(n) * 2
     expected = stepped(levels * scales[:, None], bias, inputs, memory, told[which])
+    told = blocked(told, size)
     weight = LSTMWeight(levels, scales, bias, widths)
     assert_close(weight.step(inputs, memory, told, which), expected, rtol=1e-5, atol=1e-5)
+    every_second = torch.arange(2 * n)[::2]  # not contiguous
+    assert_close(weight.step(inputs, memory, told, every_second), expected, rtol=1e-5, atol=1e-5)
     assert_close(weight.step(inputs, memory, told[which]), expected, rtol=1e-5, atol=1e-5)
     untold = stepped(levels * scales[:, None], bias, inputs, memory, 0)
     assert_close(weight.step(inputs, memory), untold, rtol=1e-5, atol=1e-5)
@@ -101,7 +156,7 @@ def test_gates_are_as_exact_as_float32_allows():
     """Of sums from -50 to 50, and tiny ones; and NaN stays NaN."""
     sums = torch.cat([torch.linspace(-50, 50, 1601), torch.linspace(-1e-3, 1e-3, 1599)]).view(-1, 16)
     weight = LSTMWeight(torch.zeros(64, 16, dtype=torch.int8), torch.ones(64))
-    told, nothing = sums.repeat(1, 4), torch.zeros_like(sums)
+    told, nothing = sums.repeat(1, 4), torch.zeros_like(sums)  # 16 cells, so in blocks
     output, memory = weight.step([nothing], nothing, told)
     exact = sums.double().sigmoid() * sums.double().tanh()
     assert_close(memory, exact.float(), rtol=1e-6, atol=1e-12)
@@ -115,8 +170,8 @@ def test_gates_are_as_exact_as_float32_allows():
 @pytest.mark.parametrize("directions", [1, 2])
 def test_a_layer_is_its_steps(directions):
     size, steps, sentences = 20, 4, 3
-    weights = [LSTMWeight(*levels_of(4 * size, size)) for _ in range(directions)]
-    said = drawn(50, 4 * size)
+    weights = [LSTMWeight(*levels_of(4 * size, size, seed)) for seed in range(directions)]
+    said = blocked(drawn(50, 4 * size), size)
     order = torch.randint(0, 50, (steps, directions * sentences), generator=torch.Generator().manual_seed(1))
     outputs, memories = (
         part.view(steps + 1, directions, sentences, size) for part in native.lstm_layer(weights, said, order)
@@ -124,7 +179,7 @@ def test_a_layer_is_its_steps(directions):
     for direction, weight in enumerate(weights):
         output = memory = torch.zeros(sentences, size)
         for step, which in enumerate(order.view(steps, directions, sentences)[:, direction], 1):
-            output, memory = weight.step([output], memory, said, which.contiguous())
+            output, memory = weight.step([output], memory, said, which)
             assert outputs[step, direction].equal(output)
             assert memories[step, direction].equal(memory)
     assert not outputs[0].any()
@@ -164,7 +219,8 @@ def test_the_largest_and_of_equals_the_first(size, count):
 @compiled
 def test_more_than_64_are_found_too():
     x = drawn(1, 2, 500)
-    assert native.largest(x, 100)[0].equal(x.topk(100).values)
+    for one, other in zip(native.largest(x, 100), x.topk(100), strict=True):
+        assert one.equal(other)
 
 
 @compiled
@@ -239,6 +295,17 @@ def test_they_are_compiled_once_and_appear_whole():
     assert [path.stat().st_mtime_ns for path in native.folder().iterdir()] == [when]
 
 
+@compiled
+@pytest.mark.usefixtures("fresh")
+def test_what_another_user_has_compiled_is_not_run(monkeypatch):
+    native.load()
+    if os.getuid() == 0:  # whose files all may run
+        os.chown(native.compiled(), 12345, -1)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    with pytest.raises(NoKernelsError, match=r"kernels-\w+\.so belongs to another user"):
+        native.load()
+
+
 def test_a_cpu_without_the_instructions_has_none(fresh):
     (fresh / "cpuinfo").write_text("flags : fpu avx512f avx512bw avx512vl avx512dq\n")
     with pytest.raises(NoKernelsError, match="the CPU has no avx512_vnni, fma"):
@@ -251,8 +318,10 @@ def test_a_cpu_without_the_instructions_has_none(fresh):
 def test_without_a_compiler_there_are_none(fresh, monkeypatch):
     monkeypatch.setenv("PATH", str(fresh))
     monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(NoKernelsError, match=r"there is no C compiler \(cc, gcc or clang\)"):
-        native.load()
+    for compiler in ("", "nothing -O2"):
+        monkeypatch.setenv("CC", compiler)
+        with pytest.raises(NoKernelsError, match=r"there is no C compiler \(\$CC, gcc or cc\)"):
+            native.load()
 
 
 def test_a_compiler_that_cannot_says_so(fresh, monkeypatch):
@@ -265,16 +334,38 @@ def test_a_compiler_that_cannot_says_so(fresh, monkeypatch):
     assert not list(native.folder().iterdir())  # nothing half made
 
 
+def test_without_a_home_there_are_none(fresh, monkeypatch):
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.expanduser", homeless)
+    with pytest.raises(NoKernelsError, match="Could not determine home directory"):
+        native.load()
+
+
+@pytest.mark.parametrize("place", ["torch/lib/libgomp.so.1", "torch.libs/libgomp-a34b3233.so.1"])
+def test_threads_are_torchs(tmp_path, monkeypatch, place):
+    monkeypatch.setattr("torch.__file__", str(tmp_path / "torch" / "__init__.py"))
+    assert native.threads() == []
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).touch()
+    assert native.threads() == ["-fopenmp", str(tmp_path / place)]
+
+
 def test_a_folder_that_cannot_be_written_leaves_them_out(fresh):
     (fresh / "cache").write_text("a file")
     with pytest.raises(NoKernelsError, match="cache"):
         native.load()
 
 
-def test_they_can_be_left_out(monkeypatch):
+def test_they_can_be_left_out_and_info_says_so(monkeypatch):
     monkeypatch.setenv("NMT_NATIVE", "0")
     with pytest.raises(NoKernelsError, match="NMT_NATIVE=0 leaves them out"):
         native.load()
+    assert describe_machine()["kernels"] == "torch's alone: NMT_NATIVE=0 leaves them out"
+    monkeypatch.setattr(native, "load", object)
+    assert describe_machine()["kernels"] == f"our own and torch's; compiled ones are in {native.folder()}"
 
 
 def test_they_serve_float32_on_the_cpu(monkeypatch):

@@ -2,7 +2,7 @@
 
 The first layer's state is the query; what attention answers feeds the layers above and the output (Chen et al. 2018,
 RNMT+), never the first layer, so no step waits for the output of the step before: in training the whole target runs
-through fused kernels at once. A step of translating is the same code with T = 1.
+through each layer at once. A step of translating is the same code with T = 1.
 
 Shapes: **B** sentences, **N** rows (hypotheses; K per sentence, side by side), **T** target length, **E** embedding,
 **H** hidden size, **R** readout, **L** layers.

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nmt.model.cells import Cell, GRUCell, LayerNormLSTMCell, LectureLSTMCell, LSTMCell, RNNCell
-from nmt.model.products import Own, Packed, Quantised, Repeated, product
+from nmt.model.products import Product, Repeated, product
 
 Parts = tuple[Tensor, ...]  # a state, hidden first; or slopes; or weights
-Times = tuple[Repeated | Packed | Quantised | Own, ...]  # products with the matrices of a cell
+Times = tuple[Repeated | Product, ...]  # products with the matrices of a cell
 Before = tuple[Tensor, tuple[Tensor | None, ...]]  # d_read (n, R), and d of the rest of the state before, if any
 
 

@@ -7,7 +7,8 @@
 - The encoder is the model's own where torch has a kernel for its layers that reads whole sentences (cuDNN, and oneDNN
   in float32); else ours (`laid_encoder.py`).
 
-So a step is a product in the first layer, two in each further one, one in the readout and one in the output layer.
+So a step is a product in the first layer, two in each further one (one by our own kernel, in int8), one in the readout
+and one in the output layer.
 
 Shapes: **B** sentences, **S** source length, **K** hypotheses of a sentence, **N** rows (B * K), **G** sums of a reader
 (a layer's gates, or the readout), **X** its input, **C** context, **R** readout, **V** vocabulary.
@@ -24,13 +25,13 @@ from nmt import native
 from nmt.model.attention import Attention, DotAttention, FixedContext, GeneralAttention, Memory
 from nmt.model.cells import Cell, DeepTransition, LSTMCell, LSTMState, State
 from nmt.model.decoder import MaxoutReadout, PlainReadout, TanhReadout
-from nmt.model.laid_cells import OwnLSTMStep, Pack, Words, of_input, step_of, together, within_bounds
+from nmt.model.laid_cells import Pack, Words, is_plain, of_input, step_of, together, within_bounds
 from nmt.model.laid_encoder import LaidEncoder, WholeEncoder
-from nmt.model.products import Own, Precision, Rows, own_lstm, pack, product
+from nmt.model.products import Own, Precision, Rows, own_lstm, pack, product, serves_int8
 from nmt.model.recurrent import Layer
 from nmt.model.seq2seq import Seq2Seq
 
-FP16 = torch.finfo(torch.float16).max
+FP16 = torch.finfo(torch.float16).max  # what is larger is cut off there
 
 
 class DecodingMemory(NamedTuple):
@@ -99,9 +100,9 @@ Lay = Callable[[Tensor, Tensor], Reader | LoneReader]  # of a weight and a bias
 class Upper:
     """A layer above the first."""
 
-    def __init__(self, cell: Cell, below: bool, lay: Callable[..., Reader | LoneReader], pack: Pack) -> None:
+    def __init__(self, cell: Cell, below: bool, lay: Callable[..., Reader | LoneReader], precision: Precision) -> None:
         """`below` says whether the output of the layer below lies within [-1, 1]."""
-        self.reader, self.step = lay(*of_input(cell), bounded=below), step_of(cell, pack)
+        self.reader, self.step = lay(*of_input(cell, precision), bounded=below), step_of(cell, precision)
         self.said = self.reader.said
 
     def __call__(self, x: Tensor, weights: Tensor, said: Tensor, state: State) -> State:
@@ -110,14 +111,17 @@ class Upper:
 
 
 class OwnUpper:
-    """The same of a plain LSTM by our own kernel: one product with all that it reads, and what its values say added."""
+    """The same of a plain LSTM by our own kernel: one product with all that it reads, and what its values say added.
+
+    What it reads is rounded to levels of the largest of all of it.
+    """
 
     def __init__(self, cell: LSTMCell, context: int, shared: bool) -> None:
-        weight, bias = of_input(cell)
+        weight, bias = together(cell.input_weight), together(cell.input_bias)
         of_x, of_context = weight.split([weight.size(1) - context, context], dim=1)
         before = together(cell.recurrent_weight)
         self.weight = own_lstm([of_x, before] if shared else [of_x, of_context, before], bias)
-        self.of_context = Own(of_context, None) if shared else None
+        self.of_context = Own(native.in_blocks(of_context, cell.hidden_size), None) if shared else None
 
     def said(self, values: Tensor) -> Tensor:
         """What each value of the context (B, S, C) says: (B, S, G), in fp16; nothing to one that is not shared."""
@@ -197,19 +201,24 @@ class LaidModel:
         self.dots = isinstance(self.attention, DotAttention | GeneralAttention) and native.serves(embedding)
         packed = partial(pack, precision=precision)
         cells = cast(list[Cell], [layer.cells[0] for layer in cast(list[Layer], decoder.layers)])
-        self.first = step_of(cells[0], packed)
-        weight, bias = of_input(cells[0])
+        self.first, self.precision = step_of(cells[0], precision), precision
+        weight, bias = of_input(cells[0], precision)
         of_word, self.of_early = weight.tensor_split([embedding.size(1)], dim=1)
         self.words = Words(embedding, of_word, bias, precision)
         bounded = within_bounds(cells, self.residual)
         heard = isinstance(self.attention, FixedContext) or self.encoder.bounded[-1]
         self.shared = shared or embedding.is_cuda or not isinstance(self.attention, Attention)
         lay = partial(Reader if self.shared else LoneReader, context=self.attention.size, pack=packed, heard=heard)
-        self.uppers = [self._upper(cell, below, lay, packed) for cell, below in zip(cells[1:], bounded, strict=False)]
+        self.uppers = [self._upper(cell, below, lay) for cell, below in zip(cells[1:], bounded, strict=False)]
         kind = type(decoder.readout)
         self.readout = READS[kind](decoder.readout, embedding, partial(lay, bounded=bounded[-1]), precision)
         self.rows = Rows(model.output.weight, model.output.bias, precision, bounded=kind is TanhReadout)
         self.output = self.rows.all()
+
+    def _upper(self, cell: Cell, below: bool, lay: Callable[..., Reader | LoneReader]) -> Upper | OwnUpper:
+        if self.attention.size and is_plain(cell) and serves_int8(self.precision):
+            return OwnUpper(cast(LSTMCell, cell), self.attention.size, self.shared)
+        return Upper(cell, below, lay, self.precision)
 
     def start(self, source: Tensor, lengths: Tensor) -> DecodingState:
         """Encode ids (B, S) of these lengths (B,); the state before the first target word."""
@@ -223,12 +232,6 @@ class LaidModel:
         """Read one token per row (N,); log-probabilities of the next (N, V), in float32, and the state after it."""
         logits, state = self.logits(tokens, state)
         return log_softmax_(logits), state
-
-    def _upper(self, cell: Cell, below: bool, lay: Callable[..., Reader | LoneReader], pack: Pack) -> Upper | OwnUpper:
-        upper = Upper(cell, below, lay, pack)
-        if isinstance(upper.step, OwnLSTMStep) and 4 * cell.hidden_size % native.PANEL == 0:
-            return OwnUpper(cast(LSTMCell, cell), self.attention.size, self.shared)
-        return upper
 
     def look(self, query: Tensor, source: Memory) -> tuple[Tensor, Tensor | None]:
         """How much queries (B, K, H) look at each value (B, K, S); and, where one is alone, what they see (B*K, C)."""

@@ -4,16 +4,18 @@ Shapes: **N** words or rows, **E** input, **H** hidden size, **G** sums of a cel
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from nmt import native
 from nmt.model.cells import Cell, LSTMCell, LSTMState, State, like
 from nmt.model.equations import Unrolled, equations_of
-from nmt.model.products import Own, Packed, Precision, Quantised, own_lstm, product, serves_int8
+from nmt.model.products import Own, Packed, Precision, Product, own_lstm, pack, product, serves_int8
 
-Pack = Callable[..., Packed | Quantised | Own]  # (weight, bias, bounded=...)
+Pack = Callable[..., Product]  # (weight, bias, bounded=...)
 TABLE = 1 << 28  # bytes of the largest table of words
 AT_ONCE = 16  # words whose product takes as long as that of one: the time is that of reading the weight
 
@@ -86,7 +88,7 @@ class CellStep:
 class LSTMStep:
     """The step of a plain LSTM, in the room of its sums, for nothing is kept for a way back."""
 
-    def __init__(self, times: Packed | Quantised) -> None:
+    def __init__(self, times: Product) -> None:
         self.times = times
 
     def __call__(self, sums: Tensor, state: State, which: Tensor | None = None) -> State:
@@ -115,12 +117,14 @@ class OwnLSTMStep:
 Step = CellStep | LSTMStep | OwnLSTMStep
 
 
-def step_of(cell: Cell, pack: Pack) -> Step:
+def step_of(cell: Cell, precision: Precision) -> Step:
     """A cell's step, laid out."""
     if not is_plain(cell):
-        return CellStep(cell, pack)
-    times = pack(together(cast(LSTMCell, cell).recurrent_weight), None, bounded=True)
-    return OwnLSTMStep(cast(LSTMCell, cell)) if isinstance(times, Own) else LSTMStep(times)
+        return CellStep(cell, partial(pack, precision=precision))
+    plain = cast(LSTMCell, cell)
+    if serves_int8(precision):
+        return OwnLSTMStep(plain)
+    return LSTMStep(pack(together(plain.recurrent_weight), None, precision, bounded=True))
 
 
 def is_plain(cell: Cell) -> bool:
@@ -134,11 +138,17 @@ def together(part: Tensor) -> Tensor:
     return torch.cat([i, f, o, g])
 
 
-def of_input(cell: Cell) -> tuple[Tensor, Tensor]:
-    """W (G, E) and b (G) of W x + b, as the step of a cell laid out takes it: the gates of a plain LSTM `together`."""
-    parts = (cell.input_weight, cell.input_bias)
-    weight, bias = map(together, parts) if is_plain(cell) else (part.detach() for part in parts)
-    return weight, bias
+def of_input(cell: Cell, precision: Precision) -> tuple[Tensor, Tensor]:
+    """W (G, E) and b (G) of W x + b, as the step of a cell laid out takes it.
+
+    The gates of a plain LSTM are `together`, or as our own kernel has them.
+    """
+    weight, bias = cell.input_weight.detach(), cell.input_bias.detach()
+    if not is_plain(cell):
+        return weight, bias
+    if serves_int8(precision):
+        return native.in_blocks(together(weight), cell.hidden_size), native.in_blocks(together(bias), cell.hidden_size)
+    return together(weight), together(bias)
 
 
 def is_bounded(cell: Cell) -> bool:

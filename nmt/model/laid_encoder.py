@@ -17,7 +17,7 @@ from nmt.model.bptt import Reading, run
 from nmt.model.cells import Cell, LSTMCell, LSTMState, State, like
 from nmt.model.encoder import Encoded, Encoder, encode
 from nmt.model.laid_cells import CellStep, Pack, Words, is_plain, of_input, together, within_bounds
-from nmt.model.products import Own, Precision, Quantised, own_lstm, pack
+from nmt.model.products import Precision, own_lstm, pack, serves_int8
 from nmt.model.recurrent import Layer, in_reading_order, tf32
 from nmt.model.seq2seq import Seq2Seq
 
@@ -55,19 +55,19 @@ class LSTMLayer:
     Padding is read as words are, and what comes of it is left out.
     """
 
-    def __init__(self, cells: list[Cell], sums: Callable[[Tensor], Tensor], pack: Pack) -> None:
+    def __init__(self, cells: list[Cell], sums: Callable[[Tensor], Tensor], precision: Precision) -> None:
         """`sums` are W x + b of words x (N, E) for all directions, each as `of_input` has it: (N, G)."""
-        self.sums, self.size = sums, cells[0].hidden_size
+        self.sums, self.size, self.directions = sums, cells[0].hidden_size, len(cells)
         weights = [together(cast(LSTMCell, cell).recurrent_weight) for cell in cells]
-        self.times = [pack(weight, None, bounded=True) for weight in weights]
-        self.own = [own_lstm([weight]) for weight in weights] if isinstance(self.times[0], Own) else []
+        self.own = [own_lstm([weight]) for weight in weights] if serves_int8(precision) else []
+        self.times = [] if self.own else [pack(weight, None, precision, bounded=True) for weight in weights]
         self.alone = self.times  # those of a single sentence
-        if len(cells) > 1 and isinstance(self.times[0], Quantised) and weights[0].numel() <= SMALL:
-            self.alone = [pack(torch.block_diag(*weights), None, bounded=True)]
+        if len(cells) > 1 and precision == "int8" and not self.own and weights[0].numel() <= SMALL:
+            self.alone = [pack(torch.block_diag(*weights), None, precision, bounded=True)]
 
     def __call__(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
         """Read x (B, T, E), rows of these lengths (B,): outputs (B, T, D*H) and the states at the end (B, D*H)."""
-        rows, steps, directions = *x.shape[:2], len(self.times)
+        rows, steps, directions = *x.shape[:2], self.directions
         places = reading_places(lengths, steps, directions)  # (B, T, D)
         row, direction = torch.arange(rows)[:, None, None], torch.arange(directions)
         order = ((row * steps + places) * directions + direction).permute(1, 2, 0).flatten(1)  # (T, D*B)
@@ -75,7 +75,7 @@ class LSTMLayer:
             sums, order = self.sums.looked_up(x.flatten(), order, directions)
         else:
             sums = self.sums(x.flatten(0, 1))
-        sums = sums.view(-1, 4 * self.size)
+        sums = sums.view(-1, sums.size(1) // directions)
         hidden, cell = native.lstm_layer(self.own, sums, order) if self.own else self._read(sums, order)
         of_row = direction * rows + row  # (B, 1, D)
         outputs = hidden.index_select(0, ((places + 1) * directions * rows + of_row).flatten())
@@ -85,7 +85,7 @@ class LSTMLayer:
 
     def _read(self, sums: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
         """All states, from the zero state on, ((T+1)*D*B, H) each; of each step the sums (N*D, 4H) in this order."""
-        directions, rows = len(self.times), order.size(1)
+        directions, rows = self.directions, order.size(1)
         gates, cell = sums.new_empty(rows, 4 * self.size), sums.new_zeros(len(order) + 1, rows, self.size)
         hidden = torch.zeros_like(cell)
         squashed, (i, f, o, g) = gates[:, : 3 * self.size], gates.split(self.size, dim=1)
@@ -123,9 +123,9 @@ class LaidEncoder:
         self.bounded = within_bounds([both[0] for both in cells], self.residual)
         for both, below in zip(cells, [False, *self.bounded], strict=False):
             lay = partial(packed, bounded=below) if self.layers else partial(Words, embedding, precision=precision)
-            parts = list(map(of_input, both))
+            parts = [of_input(cell, precision) for cell in both]
             if is_plain(both[0]):
-                self.layers.append(LSTMLayer(both, lay(*map(torch.cat, zip(*parts, strict=True))), packed))
+                self.layers.append(LSTMLayer(both, lay(*map(torch.cat, zip(*parts, strict=True))), precision))
             else:
                 self.layers.append(LaidLayer(both, [lay(*part) for part in parts], packed))
 

@@ -4,7 +4,7 @@ On a CPU torch takes oneDNN for bf16 by itself and for fp32 not: there its own p
 less on a CPU that is not Intel's, so oneDNN is asked there. On Intel's both are as fast, but oneDNN here wants its
 matrices row by row, and would have them transposed first where MKL reads them as they lie. oneDNN also wants a matrix
 laid out in its way; for a product that comes at every step, that is done once. It does not know its derivative; that is
-written out here and in `bptt.py`.
+written out here and in `bptt.py`. In int8 there is a kernel of our own, too (`nmt/native`), for CPUs that have VNNI.
 """
 
 import platform
@@ -246,6 +246,9 @@ class Own:
         return self.weight.multiply(x, addend, out=addend)
 
 
+Product = Packed | Quantised | Own
+
+
 def serves_int8(precision: Precision) -> bool:
     """Whether our own kernel is there for this arithmetic."""
     return precision == "int8" and native.library() is not None
@@ -266,7 +269,7 @@ def levels(x: Tensor) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(rounded.untyped_storage(), 0, x.shape, rounded.stride())
 
 
-def pack(weight: Tensor, bias: Tensor | None, precision: Precision, bounded: bool = False) -> Packed | Quantised | Own:
+def pack(weight: Tensor, bias: Tensor | None, precision: Precision, bounded: bool = False) -> Product:
     """A weight and a bias, laid out for products in this arithmetic; `bounded` says that inputs lie within [-1, 1]."""
     if precision == "int8":
         return Own(weight, bias) if serves_int8(precision) else Quantised(weight, bias, bounded)
@@ -292,11 +295,11 @@ class Rows:
             self.weight = rounded(weight)
             self.levels = self.weight.int_repr()
 
-    def all(self) -> Packed | Quantised | Own:
+    def all(self) -> Product:
         """All of them, laid out: (n, E) -> (n, M)."""
         return self.pack(self.weight, self.bias)
 
-    def some(self, ids: Tensor) -> Packed | Quantised | Own:
+    def some(self, ids: Tensor) -> Product:
         """Those of these numbers (m), laid out: (n, E) -> (n, m)."""
         bias = self.bias.index_select(0, ids)
         if not self.weight.is_quantized:

@@ -4,19 +4,21 @@ They do what torch does in many calls and passes over memory: a product in int8 
 LSTM, a layer of an encoder, the log-probabilities of words and the best of them. Where there is no C compiler, or the
 CPU lacks the instructions, `library` is None and torch does it; tests hold each of them to torch.
 
-The compiler is $CC, cc, gcc or clang. What it makes lies in $XDG_CACHE_HOME/nmt, or ~/.cache/nmt. NMT_NATIVE=0 leaves
-it out. `python -m nmt.native` compiles it at once, and says what came of it.
+The compiler is $CC, gcc or cc. What it makes lies in $XDG_CACHE_HOME/nmt, or ~/.cache/nmt. NMT_NATIVE=0 leaves
+it out. `nmt info` says whether it serves.
 
-Tensors are on the CPU, contiguous and float32 where nothing else is said.
+Tensors are on the CPU, contiguous (inputs of products and steps row by row) and float32 where nothing else is said.
 
 Shapes: **n** rows, **M** and **E** rows and columns of a weight, **H** hidden size, **B** sentences, **K** hypotheses
-of each, **S** source length, **G** sums of a reader, **V** vocabulary, **T** words, **D** directions.
+of each, **S** source length, **C** context, **G** sums of a reader, **V** vocabulary, **T** words, **D** directions.
 """
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -31,14 +33,15 @@ from torch.nn import functional as F
 CPU_INFO = Path("/proc/cpuinfo")  # what Linux knows of the CPU
 NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma")
 SOURCES = [Path(__file__).with_name(name) for name in ("products.c", "words.c", "steps.c")]
-FLAGS = ["-O2", "-std=gnu11", "-shared", "-fPIC", "-fopenmp", *(f"-m{name.replace('_', '')}" for name in NEEDED)]
+FLAGS = ["-O2", "-std=gnu11", "-shared", "-fPIC", *(f"-m{name.replace('_', '')}" for name in NEEDED)]
 
+MANY = 64  # from so many on, looking for the largest takes longer than torch's sort
 PANEL = 64  # rows of a weight that lie together, as in products.c
 NUMBER, ARRAY, FLAG = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
 SIGNATURES = {
     "pack": [NUMBER] * 2 + [ARRAY] * 3,
-    "multiply": [ARRAY, NUMBER, NUMBER, ARRAY, ARRAY, NUMBER, ARRAY, ARRAY, FLAG],
-    "lstm_step": [ARRAY, NUMBER, NUMBER, NUMBER, ARRAY, ARRAY, NUMBER, *[ARRAY] * 4],
+    "multiply": [ARRAY, NUMBER, NUMBER, ARRAY, NUMBER, ARRAY, ARRAY, FLAG],
+    "lstm_step": [ARRAY, NUMBER, NUMBER, NUMBER, *[ARRAY] * 6],
     "lstm_layer": [ARRAY, *[NUMBER] * 4, *[ARRAY] * 4],
     "lstm_forward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 5],
     "lstm_backward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 6],
@@ -69,14 +72,9 @@ def load() -> ctypes.CDLL:
         raise NoKernelsError("NMT_NATIVE=0 leaves them out")
     if missing := sorted(set(NEEDED) - flags()):
         raise NoKernelsError(f"the CPU has no {', '.join(missing)}")
-    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.[ch]")))
-    name = hashlib.sha256(code + " ".join([*FLAGS, threads()]).encode()).hexdigest()[:16]
-    path = folder() / f"kernels-{name}.so"
     try:
-        if not path.exists():
-            compile_to(path)
-        found = ctypes.CDLL(str(path))
-    except OSError as error:
+        found = ctypes.CDLL(str(compiled()))
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         raise NoKernelsError(str(error)) from None
     for function, arguments in SIGNATURES.items():
         getattr(found, function).argtypes = arguments
@@ -92,32 +90,44 @@ def flags() -> set[str]:
     return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
 
 
-def threads() -> str:
-    """torch's OpenMP library, whose threads are to be ours: two such libraries would fight for the cores."""
-    maps = Path("/proc/self/maps").read_text("utf-8", "replace").split("\n")
-    return next((line[line.index("/") :] for line in maps if "/libgomp" in line), "-lgomp")
-
-
 def folder() -> Path:
     """Where compiled kernels are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "nmt"
 
 
+def compiled() -> Path:
+    """The file of the kernels; made, if there is none yet. OSError where it cannot be written."""
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.[ch]")))
+    name = hashlib.sha256(code + " ".join([*FLAGS, *threads()]).encode()).hexdigest()[:16]
+    path = folder() / f"kernels-{name}.so"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as beside:
+            made = Path(beside) / path.name
+            compile_to(made)
+            made.replace(path)
+        logging.getLogger("nmt").info("kernels for this CPU, compiled once: %s", path)
+    if path.stat().st_uid not in (0, os.getuid()):
+        raise NoKernelsError(f"{path} belongs to another user")
+    return path
+
+
 def compile_to(path: Path) -> None:
-    """Compile the kernels; the file appears whole. OSError where it cannot be written."""
-    names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
-    compiler = next((found for name in names if name and (found := shutil.which(name))), None)
-    if compiler is None:
-        raise NoKernelsError("there is no C compiler (cc, gcc or clang)")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as beside:
-        made = Path(beside) / path.name
-        command = [compiler, *FLAGS, "-o", str(made), *map(str, SOURCES), threads(), "-lm", "-Wl,--as-needed"]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        if done.returncode:
-            said = done.stderr.strip().split("\n")[0]
-            raise NoKernelsError(f"{compiler} does not compile them: {said}")
-        made.replace(path)
+    """Compile the kernels. NoKernelsError where there is no compiler, or one that cannot."""
+    command = shlex.split(os.environ.get("CC", "")) or [name for name in ("gcc", "cc") if shutil.which(name)][:1]
+    if not command or not shutil.which(command[0]):
+        raise NoKernelsError("there is no C compiler ($CC, gcc or cc)")
+    command += [*FLAGS, *threads()[:1], "-o", str(path), *map(str, SOURCES), *threads()[1:], "-lm", "-Wl,--as-needed"]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise NoKernelsError(f"{command[0]} does not compile them: {done.stderr.strip().split(chr(10))[0]}")
+
+
+def threads() -> list[str]:
+    """What makes torch's OpenMP threads ours: two such libraries would fight for the cores. Nothing where it has none."""
+    place = Path(torch.__file__).parent
+    found = sorted([*place.glob("lib/libgomp*.so*"), *place.with_name("torch.libs").glob("libgomp*.so*")])
+    return ["-fopenmp", str(found[0])] if found else []
 
 
 class CWeight(ctypes.Structure):
@@ -163,10 +173,10 @@ class Weight:
         self, x: Tensor, addend: Tensor | None = None, out: Tensor | None = None, *, squash: bool = False
     ) -> Tensor:
         """The product of x (n, E), the bias and an addend (n, M), or tanh of that: (n, M)."""
-        rows = x.size(0)
+        (rows, columns), stride = x.shape, _stride(x)
         out = torch.empty(rows, self.rows) if out is None else out
-        told = (None, 0) if addend is None else (addend.data_ptr(), self.rows)
-        self.library.multiply(self.address, rows, 1, _inputs(x), *told, None, out.data_ptr(), squash)
+        arrays = _at(addend), out.data_ptr()
+        self.library.multiply(self.address, rows, columns, x.data_ptr(), stride, *arrays, squash)
         return out
 
 
@@ -185,13 +195,13 @@ class LSTMWeight:
     ) -> tuple[Tensor, Tensor]:
         """Output and memory (n, H) after the memory before, from inputs (n, ..) and what else the gates are told.
 
-        That is rows `which` (n) of (.., 4H), or all of (n, 4H).
+        That is rows `which` (n) of what is told, or all of it, each with its columns `in_blocks`.
         """
         rows, memory = memory.size(0), memory.contiguous()
+        which = None if which is None else which.contiguous()
         output, after = torch.empty(rows, self.size), torch.empty(rows, self.size)
-        also = (None, 0) if told is None else (told.data_ptr(), 4 * self.size)
         self.weight.library.lstm_step(
-            *(self.weight.address, rows, self.size, len(inputs), _inputs(*inputs), *also, _at(which)),
+            *(self.weight.address, rows, self.size, len(inputs), _inputs(*inputs), _at(told), _at(which)),
             *(memory.data_ptr(), after.data_ptr(), output.data_ptr()),
         )
         return output, after
@@ -208,11 +218,12 @@ def in_blocks(rows: Tensor, size: int) -> Tensor:
 def lstm_layer(weights: list[LSTMWeight], said: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """The outputs and memories ((T+1)*D*B, H) of a layer, from zero on.
 
-    Of what words say (N, 4H), `order` (T, D*B) names what is heard at each step.
+    Of what words say (N, G), the gates `in_blocks`, `order` (T, D*B) names what is heard at each step.
     """
     steps, rows, size = *order.shape, weights[0].size
-    memory = said.new_zeros((steps + 1) * rows, size)
-    output, order = torch.zeros_like(memory), order.contiguous()
+    memory, output = torch.empty((steps + 1) * rows, size), torch.empty((steps + 1) * rows, size)
+    memory[:rows], output[:rows] = 0, 0
+    order = order.contiguous()
     addresses = (ARRAY * len(weights))(*(weight.weight.address for weight in weights))
     weights[0].weight.library.lstm_layer(
         *(addresses, len(weights), steps, rows // len(weights), size),
@@ -295,6 +306,7 @@ def attend(query: Tensor, keys: Tensor, mask: Tensor, values: Tensor | None = No
     weights = torch.empty(sentences, each, places)
     width = 0 if values is None else values.size(2)
     context = None if values is None else torch.empty(sentences * each, width)
+    assert query.dtype == keys.dtype == torch.float32
     arrays = query.data_ptr(), keys.data_ptr(), mask.data_ptr(), weights.data_ptr()
     _kernels().attend(sentences, each, places, size, *arrays, width, _at(values), _at(context))
     return weights, context
@@ -315,6 +327,11 @@ def _at(part: Tensor | None) -> int | None:
     return None if part is None else part.data_ptr()
 
 
+def _stride(x: Tensor) -> int:
+    assert x.dtype == torch.float32 and x.stride(1) == 1  # noqa: PT018
+    return x.stride(0)
+
+
 def _inputs(*parts: Tensor) -> ctypes.Array[CInput]:
     """Inputs (n, ..), each row contiguous, side by side."""
-    return INPUTS[len(parts)](*[CInput(part.data_ptr(), part.stride(0), part.size(1)) for part in parts])
+    return INPUTS[len(parts)](*[CInput(part.data_ptr(), _stride(part), part.size(1)) for part in parts])

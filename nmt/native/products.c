@@ -4,17 +4,18 @@
    unsigned bytes by 64 signed ones and adds each four up in 32 bits. So an input is stored as its level + 128, and 128
    times the sum of a weight's row is taken off again (`offsets`). Weights lie in panels of 64 of their rows, the last filled
    up with zeros: four columns of each row, then the next four. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "vectors.h"
 
-enum { PANEL = 64, TILE = 6 }; /* rows of a weight, and of inputs, whose sums are kept in registers */
+enum { PANEL = 64, TILE = 6, BLOCK = 96 }; /* rows of a weight, and of inputs, whose sums are kept in registers */
 
 static int64_t padded(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
-/* A weight of M rows and E columns, a multiple of four: levels of its rows, as `pack` lays them out, and what belongs to each row, with room
-   for all of the last panel. */
+/* A weight of M rows and E columns, a multiple of four: levels of its rows, as `pack` lays them out, and what belongs to
+   each row, with room for all of the last panel. */
 typedef struct {
     int64_t rows, columns;
     const int8_t *levels;
@@ -56,13 +57,16 @@ typedef struct {
     int64_t stride, columns;
 } input;
 
-/* Round row n of inputs to levels of its largest: the levels + 128; and what a level is worth. */
+/* Round row n of inputs to levels of its largest: the levels + 128; and what a level is worth, NaN if any input is. */
 static float round_row(int64_t parts, const input *inputs, int64_t n, uint8_t *levels) {
     floats largest = _mm512_setzero_ps();
+    __mmask16 nan = 0;
     for (const input *x = inputs; x < inputs + parts; x++)
-        for (int64_t at = 0; at < x->columns; at += 16)
-            largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_maskz_loadu_ps(
-                                                 first_of(x->columns - at), x->rows + n * x->stride + at)));
+        for (int64_t at = 0; at < x->columns; at += 16) {
+            const floats some = _mm512_maskz_loadu_ps(first_of(x->columns - at), x->rows + n * x->stride + at);
+            largest = _mm512_max_ps(largest, _mm512_abs_ps(some));
+            nan |= _mm512_cmp_ps_mask(some, some, _CMP_UNORD_Q);
+        }
     const float highest = _mm512_reduce_max_ps(largest), step = highest > 1e-30f ? highest / 127 : 1e-30f;
     const floats times = all(1 / step);
     for (const input *x = inputs; x < inputs + parts; levels += padded(x++->columns, 4))
@@ -72,7 +76,7 @@ static float round_row(int64_t parts, const input *inputs, int64_t n, uint8_t *l
             _mm512_mask_cvtusepi32_storeu_epi8(levels + at, first_of(padded(x->columns, 4) - at),
                                                _mm512_add_epi32(whole, _mm512_set1_epi32(128)));
         }
-    return step;
+    return nan ? NAN : step;
 }
 
 /* Inputs (n, E) in levels. */
@@ -83,6 +87,7 @@ typedef struct {
 
 static rounded round_rows(int64_t n, int64_t parts, const input *inputs, int64_t width) {
     rounded found = {malloc(n * (width + (int64_t)sizeof(float))), NULL};
+    if (!found.levels) abort();
     found.steps = (float *)(found.levels + n * width);
     for (int64_t row = 0; row < n; row++)
         found.steps[row] = round_row(parts, inputs, row, found.levels + row * width);
@@ -124,10 +129,7 @@ INLINE const float *told(const addend *plus, int64_t row) {
 
 /* Have what the end of a tile reads and writes brought to the cache meanwhile. */
 INLINE void fetch(const int is_lstm, const target *to, int64_t rows, int64_t row, int64_t first) {
-    if (to->plus.rows) {
-        const float *from = told(&to->plus, row) + (is_lstm ? first / 4 : first);
-        EACH(4) _mm_prefetch(from + k * (is_lstm ? to->state.size : 16), _MM_HINT_T0);
-    }
+    if (to->plus.rows) EACH(4) _mm_prefetch(told(&to->plus, row) + first + 16 * k, _MM_HINT_T0);
     if (is_lstm)
         _mm_prefetch(to->state.before + row * to->state.size + first / 4, _MM_HINT_T0);
     else
@@ -166,12 +168,7 @@ INLINE void tile(const int count, const int is_lstm, const weight *by, int64_t f
                                          _mm512_mul_ps(_mm512_loadu_ps(by->scales + first + 16 * k), step),
                                          _mm512_loadu_ps(by->bias + first + 16 * k));
         if (to->plus.rows) {
-            const float *from = told(&to->plus, row + each);
-            if (is_lstm)
-                EACH(4) more[k] = _mm512_maskz_loadu_ps(first_of(to->state.size - first / 4),
-                                                        from + k * to->state.size + first / 4);
-            else
-                load(more, from + first, left, 0);
+            load(more, told(&to->plus, row + each) + first, left, 0);
             EACH(4) sum[k] = _mm512_add_ps(sum[k], more[k]);
         }
         if (is_lstm) continue;
@@ -188,7 +185,7 @@ INLINE void tile(const int count, const int is_lstm, const weight *by, int64_t f
     case 3: tile(3, is_lstm, by, first, x, row, to); break;   \
     case 4: tile(4, is_lstm, by, first, x, row, to); break;   \
     case 5: tile(5, is_lstm, by, first, x, row, to); break;   \
-    default: tile(6, is_lstm, by, first, x, row, to);         \
+    default: tile(TILE, is_lstm, by, first, x, row, to);         \
     }
 
 static void any_tile(int count, const weight *by, int64_t first, rounded x, int64_t row, const target *to) {
@@ -199,37 +196,43 @@ static void lstm_tile(int count, const weight *by, int64_t first, rounded x, int
     TILES(1)
 }
 
-static void every_tile(const weight *by, int64_t n, rounded x, const target *to, int is_lstm) {
+/* All tiles of inputs (n, E) and a weight. */
+static void every_tile(const weight *by, int64_t n, int64_t parts, const input *inputs, const target *to, int is_lstm) {
+    const rounded x = round_rows(n, parts, inputs, by->columns);
+    for (int64_t block = 0; block < n; block += BLOCK) {
+        const int64_t end = n < block + BLOCK ? n : block + BLOCK;
 #pragma omp parallel for if (by->rows * by->columns > 1 << 19)
-    for (int64_t first = 0; first < by->rows; first += PANEL)
-        for (int64_t row = 0; row < n; row += TILE)
-            (is_lstm ? lstm_tile : any_tile)(n - row < TILE ? n - row : TILE, by, first, x, row, to);
+        for (int64_t first = 0; first < by->rows; first += PANEL)
+            for (int64_t row = block; row < end; row += TILE)
+                (is_lstm ? lstm_tile : any_tile)(end - row < TILE ? end - row : TILE, by, first, x, row, to);
+    }
     free(x.levels);
 }
 
-/* Inputs (n, E) times a weight (M, E), its bias and an addend (n, M) added; to out (n, M), or the tanh of it. */
-void multiply(const weight *by, int64_t n, int64_t parts, const input *inputs, const float *rows, int64_t rows_stride,
-              const int64_t *which, float *out, int squash) {
-    const target to = {{rows, rows_stride, which}, out, squash, {NULL, NULL, NULL, 0}};
-    every_tile(by, n, round_rows(n, parts, inputs, by->columns), &to, 0);
+/* Inputs x (n, E) times a weight (M, E), its bias and an addend (n, M), or none, added; to out (n, M), or the tanh of it. */
+void multiply(const weight *by, int64_t n, int64_t columns, const float *x, int64_t stride, const float *plus, float *out,
+              int squash) {
+    const target to = {{plus, by->rows, NULL}, out, squash, {NULL, NULL, NULL, 0}};
+    const input inputs = {x, stride, columns};
+    every_tile(by, n, 1, &inputs, &to, 0);
 }
 
-/* A step of LSTMs of so many cells, from inputs, their outputs before among them, and the addend: what else the gates
-   i, f, o, g are told, one after the other. The weight has in each panel those of 16 cells, filled up with zeros. */
-void lstm_step(const weight *by, int64_t n, int64_t size, int64_t parts, const input *inputs, const float *rows,
-               int64_t rows_stride, const int64_t *which, const float *before, float *memory, float *output) {
-    const target to = {{rows, rows_stride, which}, NULL, 0, {before, memory, output, size}};
-    every_tile(by, n, round_rows(n, parts, inputs, by->columns), &to, 1);
+/* A step of LSTMs of so many cells, from inputs, their outputs before among them, and the addend: what else the gates are
+   told. The weight and the addend have in each panel the gates i, f, o, g of 16 cells, filled up with zeros. */
+void lstm_step(const weight *by, int64_t n, int64_t size, int64_t parts, const input *inputs, const float *plus,
+               const int64_t *which, const float *before, float *memory, float *output) {
+    const target to = {{plus, by->rows, which}, NULL, 0, {before, memory, output, size}};
+    every_tile(by, n, parts, inputs, &to, 1);
 }
 
-/* A layer of LSTMs that read B sentences of T words in D directions. What words say stands in rows of 4 H sums, of which
+/* A layer of LSTMs that read B sentences of T words in D directions. What words say stands in rows like the addend's, of which
    `order` (T, D, B) names those of each step; states are (T + 1, D, B, H), the first of which are given. */
 void lstm_layer(const weight *const *by, int64_t directions, int64_t steps, int64_t sentences, int64_t size,
                 const float *said, const int64_t *order, float *memory, float *output) {
     const int64_t each = sentences * size;
     for (int64_t now = 0; now < steps * directions; now++, order += sentences, memory += each, output += each) {
         const input before = {output, size, size};
-        lstm_step(by[now % directions], sentences, size, 1, &before, said, 4 * size, order, memory,
-                  memory + directions * each, output + directions * each);
+        lstm_step(by[now % directions], sentences, size, 1, &before, said, order, memory, memory + directions * each,
+                  output + directions * each);
     }
 }

@@ -6,14 +6,14 @@
 #include "vectors.h"
 
 /* 16 numbers of either type; in bf16 they are the upper halves of floats. */
-INLINE floats read(const int narrow, const void *x, int64_t at, __mmask16 there) {
+INLINE floats get(const int narrow, const void *x, int64_t at, __mmask16 there) {
     if (!narrow) return _mm512_maskz_loadu_ps(there, (const float *)x + at);
     const __m256i halves = _mm256_maskz_loadu_epi16(there, (const uint16_t *)x + at);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
 
 /* To bf16 they are rounded, ties to even; NaN stays NaN. */
-INLINE void write(const int narrow, void *x, int64_t at, __mmask16 there, floats value) {
+INLINE void put(const int narrow, void *x, int64_t at, __mmask16 there, floats value) {
     if (!narrow) {
         _mm512_mask_storeu_ps((float *)x + at, there, value);
         return;
@@ -26,65 +26,68 @@ INLINE void write(const int narrow, void *x, int64_t at, __mmask16 there, floats
     _mm256_mask_storeu_epi16((uint16_t *)x + at, there, _mm512_cvtepi32_epi16(halves));
 }
 
-INLINE void forward(const int narrow, int64_t n, int64_t size, const void *sums, const float *before, void *gates_,
+INLINE void forward(const int narrow, int64_t row, int64_t size, const void *sums, const float *before, void *kept,
                     float *memory, void *output) {
-#pragma omp parallel for if (n * size > 8192)
-    for (int64_t row = 0; row < n; row++)
-        for (int64_t at = 0; at < size; at += 16) {
-            const __mmask16 there = first_of(size - at);
-            const int64_t cell = row * size + at, gate = 5 * row * size + at;
-            floats x[4], after;
-            EACH(4) x[k == 2 ? 3 : k == 3 ? 2 : k] = read(narrow, sums, 4 * row * size + k * size + at, there);
-            gates(x); /* i, f, o, g */
-            after = _mm512_fmadd_ps(x[1], _mm512_maskz_loadu_ps(there, before + cell), _mm512_mul_ps(x[0], x[3]));
-            _mm512_mask_storeu_ps(memory + cell, there, after);
-            tanhs(1, &after);
-            EACH(4) write(narrow, gates_, gate + k * size, there, x[k == 2 ? 3 : k == 3 ? 2 : k]);
-            write(narrow, gates_, gate + 4 * size, there, after);
-            write(narrow, output, cell, there, _mm512_mul_ps(x[2], after));
-        }
+    for (int64_t at = 0; at < size; at += 16) {
+        const __mmask16 there = first_of(size - at);
+        const int64_t cell = row * size + at, gate = 5 * row * size + at, order[4] = {0, 1, 3, 2};
+        floats x[4], after; /* i, f, o, g */
+        EACH(4) x[k] = get(narrow, sums, (4 * row + order[k]) * size + at, there);
+        gates(x);
+        after = _mm512_fmadd_ps(x[1], _mm512_maskz_loadu_ps(there, before + cell), _mm512_mul_ps(x[0], x[3]));
+        _mm512_mask_storeu_ps(memory + cell, there, after);
+        tanhs(1, &after);
+        EACH(4) put(narrow, kept, gate + order[k] * size, there, x[k]);
+        put(narrow, kept, gate + 4 * size, there, after);
+        put(narrow, output, cell, there, _mm512_mul_ps(x[2], after));
+    }
 }
 
-INLINE void backward(const int narrow, int64_t n, int64_t size, const void *gates_, const float *before,
+INLINE void backward(const int narrow, int64_t row, int64_t size, const void *kept, const float *before,
                      const void *d_output, const float *d_memory, void *errors, float *d_before) {
     const floats one = all(1.0f);
-#pragma omp parallel for if (n * size > 8192)
-    for (int64_t row = 0; row < n; row++)
-        for (int64_t at = 0; at < size; at += 16) {
-            const __mmask16 there = first_of(size - at);
-            const int64_t cell = row * size + at, gate = 5 * row * size + at, error = 4 * row * size + at;
-            floats x[5]; /* i, f, g, o, tanh c */
-            EACH(5) x[k] = read(narrow, gates_, gate + k * size, there);
-            const floats d_h = read(narrow, d_output, cell, there), was = _mm512_maskz_loadu_ps(there, before + cell);
-            const floats d_o = _mm512_mul_ps(d_h, x[4]), rest = _mm512_fnmadd_ps(x[4], x[4], one);
-            const floats d_c = _mm512_fmadd_ps(_mm512_mul_ps(d_h, x[3]), rest, _mm512_maskz_loadu_ps(there, d_memory + cell));
-            const floats d_i = _mm512_mul_ps(_mm512_mul_ps(d_c, x[2]), x[0]);
-            const floats d_f = _mm512_mul_ps(_mm512_mul_ps(d_c, was), x[1]);
-            const floats d_g = _mm512_mul_ps(d_c, x[0]);
-            write(narrow, errors, error, there, _mm512_fnmadd_ps(d_i, x[0], d_i));
-            write(narrow, errors, error + size, there, _mm512_fnmadd_ps(d_f, x[1], d_f));
-            write(narrow, errors, error + 2 * size, there, _mm512_mul_ps(d_g, _mm512_fnmadd_ps(x[2], x[2], one)));
-            write(narrow, errors, error + 3 * size, there,
-                  _mm512_mul_ps(_mm512_mul_ps(d_o, x[3]), _mm512_sub_ps(one, x[3])));
-            _mm512_mask_storeu_ps(d_before + cell, there, _mm512_mul_ps(d_c, x[1]));
-        }
+    for (int64_t at = 0; at < size; at += 16) {
+        const __mmask16 there = first_of(size - at);
+        const int64_t cell = row * size + at, gate = 5 * row * size + at, error = 4 * row * size + at;
+        floats x[5]; /* i, f, g, o, tanh c */
+        EACH(5) x[k] = get(narrow, kept, gate + k * size, there);
+        const floats d_h = get(narrow, d_output, cell, there), was = _mm512_maskz_loadu_ps(there, before + cell);
+        const floats d_o = _mm512_mul_ps(d_h, x[4]), rest = _mm512_fnmadd_ps(x[4], x[4], one);
+        const floats after = _mm512_maskz_loadu_ps(there, d_memory + cell);
+        const floats d_c = _mm512_fmadd_ps(_mm512_mul_ps(d_h, x[3]), rest, after);
+        const floats d_i = _mm512_mul_ps(_mm512_mul_ps(d_c, x[2]), x[0]);
+        const floats d_f = _mm512_mul_ps(_mm512_mul_ps(d_c, was), x[1]);
+        const floats d_g = _mm512_mul_ps(d_c, x[0]);
+        put(narrow, errors, error, there, _mm512_fnmadd_ps(d_i, x[0], d_i));
+        put(narrow, errors, error + size, there, _mm512_fnmadd_ps(d_f, x[1], d_f));
+        put(narrow, errors, error + 2 * size, there, _mm512_mul_ps(d_g, _mm512_fnmadd_ps(x[2], x[2], one)));
+        put(narrow, errors, error + 3 * size, there,
+            _mm512_mul_ps(_mm512_mul_ps(d_o, x[3]), _mm512_sub_ps(one, x[3])));
+        _mm512_mask_storeu_ps(d_before + cell, there, _mm512_mul_ps(d_c, x[1]));
+    }
 }
 
+enum { LARGE = 8192 }; /* cells from which on threads pay */
+
 /* From sums (n, 4H) and the memory before (n, H): gates (n, 5H), memory and output after (n, H). */
-void lstm_forward(int narrow, int64_t n, int64_t size, const void *sums, const float *before, void *gates, float *memory,
+void lstm_forward(int narrow, int64_t n, int64_t size, const void *sums, const float *before, void *kept, float *memory,
                   void *output) {
-    if (narrow)
-        forward(1, n, size, sums, before, gates, memory, output);
-    else
-        forward(0, n, size, sums, before, gates, memory, output);
+#pragma omp parallel for if (n * size > LARGE)
+    for (int64_t row = 0; row < n; row++)
+        if (narrow)
+            forward(1, row, size, sums, before, kept, memory, output);
+        else
+            forward(0, row, size, sums, before, kept, memory, output);
 }
 
 /* From gates (n, 5H), the memory before and the derivatives by output and memory after (n, H): errors of the sums (n, 4H),
    and the derivative by the memory before (n, H). */
-void lstm_backward(int narrow, int64_t n, int64_t size, const void *gates, const float *before, const void *d_output,
+void lstm_backward(int narrow, int64_t n, int64_t size, const void *kept, const float *before, const void *d_output,
                    const float *d_memory, void *errors, float *d_before) {
-    if (narrow)
-        backward(1, n, size, gates, before, d_output, d_memory, errors, d_before);
-    else
-        backward(0, n, size, gates, before, d_output, d_memory, errors, d_before);
+#pragma omp parallel for if (n * size > LARGE)
+    for (int64_t row = 0; row < n; row++)
+        if (narrow)
+            backward(1, row, size, kept, before, d_output, d_memory, errors, d_before);
+        else
+            backward(0, row, size, kept, before, d_output, d_memory, errors, d_before);
 }

@@ -1,5 +1,5 @@
-/* What a search needs of the words that may come next: their log-probabilities, and the largest of them; and what the
-   values of a memory say to their readers, weighed. */
+/* What a search needs of the words that may come next: their log-probabilities, and the largest of them. And attention:
+   how much each value of a memory is looked at, and what they say to their readers, so weighed. */
 #include <math.h>
 
 #include "vectors.h"
@@ -97,15 +97,15 @@ void largest(int64_t n, int64_t size, int64_t most, const float *x, float *value
    the words, and the hypotheses. Of each hypothesis the `most` best compete. */
 void best(int64_t sentences, int64_t width, int64_t size, int64_t most, int64_t count, const float *before, const float *x,
           float *scores, int64_t *words, int64_t *parents) {
-    float values[most], *own = values;
+    float values[most];
     int64_t places[most];
     for (int64_t row = 0; row < sentences; row++, scores += count, words += count, parents += count) {
-        ranking all_of_them = {count, 0, scores, parents};
+        ranking chosen = {count, 0, scores, parents};
         for (int64_t parent = 0; parent < width; parent++, x += size) {
-            ranking in = {most, 0, own, places};
+            ranking in = {most, 0, values, places};
             largest_of_row(size, x, &in);
             for (int64_t rank = 0; rank < most; rank++)
-                put(&all_of_them, before[row * width + parent] + values[rank], parent * size + places[rank]);
+                put(&chosen, before[row * width + parent] + values[rank], parent * size + places[rank]);
         }
         for (int64_t rank = 0; rank < count; rank++) words[rank] = parents[rank] % size, parents[rank] /= size;
     }

@@ -21,6 +21,7 @@ from nmt.model.cells import (
     LayerNormLSTMCell,
     LectureLSTMCell,
     LSTMCell,
+    LSTMState,
     RNNCell,
     State,
     like,
@@ -331,18 +332,20 @@ def test_zoneout_leaves_units_as_they_were(kind):
 @pytest.mark.parametrize(("reduced", "share"), [(False, 1e-5), (True, 0.02)], ids=["fp32", "bf16"])
 def test_our_own_kernels_do_as_torch(reduced, share, monkeypatch):
     """Outputs, final states and all gradients, of sizes that fill vectors and that do not, some rows shorter."""
+    monkeypatch.setattr(bptt, "BLOCK", 9)  # so that there are several
     layer, x = Layer(5, 19), torch.randn(4, 7, 5, requires_grad=True)
-    weigh = torch.randn(4, 7, 19)
+    weigh, state = torch.randn(4, 7, 19), [torch.randn(4, 19, requires_grad=True) for _ in range(2)]
     for parameter in layer.parameters():
         parameter.data.normal_(std=0.4)
 
     def run():
-        for leaf in (x, *layer.parameters()):
+        leaves = (x, *state, *layer.parameters())
+        for leaf in leaves:
             leaf.grad = None
         with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
-            outputs, final = layer._read("unrolled", x, layer.cells[0].zero_state(4), torch.tensor([7, 3, 7, 1]))
+            outputs, final = layer._read("unrolled", x, LSTMState(*state), torch.tensor([7, 3, 7, 1]))
         ((outputs * weigh).sum() + sum(part.sum() for part in final)).backward()
-        return [*(part.detach() for part in (outputs, *final)), *(leaf.grad for leaf in (x, *layer.parameters()))]
+        return [*(part.detach() for part in (outputs, *final)), *(leaf.grad for leaf in leaves)]
 
     ours = run()
     monkeypatch.setattr("nmt.native.library", lambda: None)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from nmt.decoding import decode, price
 from nmt.model.cells import LSTMCell
 from nmt.model.graphed import GraphedModel
 from nmt.model.laid import LaidModel, lay_out
@@ -26,7 +27,13 @@ SOURCE, LENGTHS = (
 
 MODELS = {
     "attention": {},
-    "whole panels": {"hidden_size": 16},
+    "whole panels": {"hidden_size": 16, "embedding_size": 64},
+    "whole panels, maxout": {"hidden_size": 16, "embedding_size": 32, "readout": "maxout"},
+    "whole panels, gru": {"hidden_size": 64, "embedding_size": 64, "cell": "gru"},
+    "whole panels, no context": {
+        **{"hidden_size": 16, "embedding_size": 16, "attention": "none", "readout": "none"},
+        **{"bidirectional": False, "decoder_layers": 3},
+    },
     "whole panels, three": {"hidden_size": 32, "residual": True, "decoder_layers": 3, "attention": "additive"},
     "additive": {"attention": "additive"},
     "dot": {"attention": "dot"},
@@ -354,3 +361,25 @@ def test_for_many_sentences_the_encoder_is_the_same(monkeypatch):
         for row, length in enumerate(LENGTHS.tolist()):
             alone = laid(SOURCE[row : row + 1, :length], LENGTHS[row : row + 1]).outputs
             assert_close(alone[0], batch[row, :length], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_groups_of_one_hypothesis_are_read_in_their_order():
+    """Their words lie two apart in what a step has found."""
+    model = model_of(hidden_size=16)
+    options = SearchOptions(beam_size=3, diverse_groups=3, n_best=3, max_length=5)
+    found = [decode(stepper, SOURCE, LENGTHS, options, bos=2, eos=3) for stepper in (lay_out(model, "int8"), model)]
+    for one, other in zip(*found, strict=True):
+        assert [hypothesis.score for hypothesis in one] == pytest.approx(
+            [hypothesis.score for hypothesis in other], abs=0.1
+        )
+
+
+@pytest.mark.usefixtures("kernels")
+def test_prices_are_those_of_the_model():
+    model = model_of(hidden_size=16)
+    laid, said = lay_out(model, "int8"), [[(5, 6, 7), (8,)]] * 5
+    words = torch.randint(0, 20, (8, 5))
+    spoken(laid, words)  # so that there is a table
+    one, other = (price(stepper, SOURCE, LENGTHS, said, bos=2, eos=3) for stepper in (laid, model))
+    assert_close(torch.tensor(one), torch.tensor(other), rtol=0.02, atol=0)

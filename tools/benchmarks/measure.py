@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.processes import whole_peak
+from nmt import native
 from nmt.model.products import Repeated
 from nmt.training import choose_precision
 
@@ -89,7 +90,9 @@ def describe(device: torch.device) -> str:
         name = f"{torch.cuda.get_device_name(device)}, {name}"
     capability = torch.backends.cpu.get_cpu_capability()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name} ({capability}), {torch.get_num_threads()} threads on {cores} cores, torch {torch.__version__}"
+    kernels = "torch's kernels alone" if native.library() is None else "our own kernels and torch's"
+    threads = f"{torch.get_num_threads()} threads on {cores} cores"
+    return f"{name} ({capability}), {threads}, torch {torch.__version__}, {kernels}"
 
 
 # ---- what is printed and kept
