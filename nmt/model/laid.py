@@ -51,56 +51,58 @@ class DecodingState(NamedTuple):
 
 
 class Reader:
-    """W x + U c + b of something that reads x (N, X) and the context c (N, C)."""
+    """W x + U c + b of something that reads x (N, X) and the context c (N, C); `squash` asks for tanh of it."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, context: int, pack: Pack, bounded: bool, heard: bool) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, context: int, pack: Pack, bounded: bool, heard: bool, squash: bool = False
+    ) -> None:
         """Of a weight (G, X + C) and a bias (G); `bounded` and `heard` say whether x and c lie within [-1, 1]."""
         of_x, of_context = weight.detach().split([weight.size(1) - context, context], dim=1)
-        self.of_x = pack(of_x, bias.detach(), bounded=bounded)
+        self.of_x, self.squash = pack(of_x, bias.detach(), bounded=bounded), squash
         self.of_context = pack(of_context, None, bounded=heard) if context else lambda values: values @ of_context.t()
-        self.narrow = isinstance(self.of_x, Own) and weight.size(0) % native.PANEL == 0
+        self.narrow = squash and isinstance(self.of_x, Own) and weight.size(0) % native.PANEL == 0
 
     def said(self, values: Tensor) -> Tensor:
         """What each value of the context (B, S, C) says: (B, S, G); in fp16 where our own kernel reads it."""
-        if self.narrow:
-            return narrowed(self.of_context, values)
         said: Tensor = self.of_context(values.flatten(0, 1))
-        return said.view(*values.shape[:2], said.size(-1))
+        return (in_fp16(said) if self.narrow else said).view(*values.shape[:2], said.size(-1))
 
-    def __call__(self, x: Tensor, weights: Tensor, said: Tensor, squash: bool = False) -> Tensor:
-        """The sums (N, G), or tanh of them, from x (N, X) and how much of each value there is, weights (B, K, S)."""
+    def __call__(self, x: Tensor, weights: Tensor, said: Tensor) -> Tensor:
+        """The sums (N, G), from x (N, X) and how much of each value the context is, weights (B, K, S)."""
         sums = self.of_x(x)
         if self.narrow:
-            return native.weigh(weights, said, sums, squash=squash)
+            return native.weigh(weights, said, sums)
         sums = sums.view(*weights.shape[:2], -1).baddbmm_(weights, said).flatten(0, 1)
-        return sums.tanh_() if squash else sums
+        return sums.tanh_() if self.squash else sums
 
 
 class LoneReader:
     """The same of a context that one hypothesis alone reads: less work than what each of its values says."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, context: int, pack: Pack, bounded: bool, heard: bool) -> None:
-        self.of_both = pack(weight.detach(), bias.detach(), bounded=bounded and heard)
+    def __init__(
+        self, weight: Tensor, bias: Tensor, context: int, pack: Pack, bounded: bool, heard: bool, squash: bool = False
+    ) -> None:
+        self.of_both, self.squash = pack(weight.detach(), bias.detach(), bounded=bounded and heard), squash
 
     def said(self, values: Tensor) -> Tensor:
         """Nothing: (B, S, 0)."""
         return values[:, :, :0]
 
-    def __call__(self, x: Tensor, weights: Tensor, context: Tensor, squash: bool = False) -> Tensor:
-        """The sums (N, G), or tanh of them, from x (N, X) and the context (N, C)."""
+    def __call__(self, x: Tensor, weights: Tensor, context: Tensor) -> Tensor:
+        """The sums (N, G), from x (N, X) and the context (N, C)."""
         both = torch.cat([x, context], dim=1)
-        if isinstance(self.of_both, Own):
-            return self.of_both(both, squash)
-        return self.of_both(both).tanh_() if squash else self.of_both(both)
+        if self.squash and isinstance(self.of_both, Own):
+            return self.of_both(both, "squashed")
+        return self.of_both(both).tanh_() if self.squash else self.of_both(both)
 
 
-Lay = Callable[[Tensor, Tensor], Reader | LoneReader]  # of a weight and a bias
+Lay = Callable[..., Reader | LoneReader]  # of a weight and a bias
 
 
 class Upper:
     """A layer above the first."""
 
-    def __init__(self, cell: Cell, below: bool, lay: Callable[..., Reader | LoneReader], precision: Precision) -> None:
+    def __init__(self, cell: Cell, below: bool, lay: Lay, precision: Precision) -> None:
         """`below` says whether the output of the layer below lies within [-1, 1]."""
         self.reader, self.step = lay(*of_input(cell, precision), bounded=below), step_of(cell, precision)
         self.said = self.reader.said
@@ -137,20 +139,25 @@ class OwnUpper:
 
 def narrowed(says: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
     """What each value (B, S, C) says (B, S, G), in fp16."""
-    said = says(values.flatten(0, 1)).clamp_(-FP16, FP16).half()
+    said = in_fp16(says(values.flatten(0, 1)))
     return said.view(*values.shape[:2], said.size(-1))
+
+
+def in_fp16(x: Tensor) -> Tensor:
+    """The same numbers in fp16."""
+    return x.clamp(-FP16, FP16).half()
 
 
 class TanhRead:
     """`TanhReadout`, laid out: (N, H), words (N,), weights (B, K, S), said (B, S, R) or context (N, C) -> (N, R)."""
 
     def __init__(self, readout: TanhReadout, embedding: Tensor, lay: Lay, precision: Precision) -> None:
-        self.reader = lay(readout.weight, readout.bias)
+        self.reader = lay(readout.weight, readout.bias, squash=True)
         self.said = self.reader.said
 
     def __call__(self, x: Tensor, tokens: Tensor, weights: Tensor, said: Tensor) -> Tensor:
         """tanh(W [h, c] + b)."""
-        return self.reader(x, weights, said, squash=True)
+        return self.reader(x, weights, said)
 
 
 class MaxoutRead:
@@ -204,7 +211,7 @@ class LaidModel:
         self.first, self.precision = step_of(cells[0], precision), precision
         weight, bias = of_input(cells[0], precision)
         of_word, self.of_early = weight.tensor_split([embedding.size(1)], dim=1)
-        self.words = Words(embedding, of_word, bias, precision)
+        self.words = Words(embedding, of_word, bias, precision, halved=is_plain(cells[0]) and serves_int8(precision))
         bounded = within_bounds(cells, self.residual)
         heard = isinstance(self.attention, FixedContext) or self.encoder.bounded[-1]
         self.shared = shared or embedding.is_cuda or not isinstance(self.attention, Attention)
@@ -215,7 +222,7 @@ class LaidModel:
         self.rows = Rows(model.output.weight, model.output.bias, precision, bounded=kind is TanhReadout)
         self.output = self.rows.all()
 
-    def _upper(self, cell: Cell, below: bool, lay: Callable[..., Reader | LoneReader]) -> Upper | OwnUpper:
+    def _upper(self, cell: Cell, below: bool, lay: Lay) -> Upper | OwnUpper:
         if self.attention.size and is_plain(cell) and serves_int8(self.precision):
             return OwnUpper(cast(LSTMCell, cell), self.attention.size, self.shared)
         return Upper(cell, below, lay, self.precision)
@@ -223,9 +230,11 @@ class LaidModel:
     def start(self, source: Tensor, lengths: Tensor) -> DecodingState:
         """Encode ids (B, S) of these lengths (B,); the state before the first target word."""
         layers, alignment, memory = self.decoder.start(self.encoder(source, lengths))
-        memory = Memory(*(part.contiguous() for part in memory))
+        memory = Memory(*(part.contiguous() for part in memory))  # values and keys (B, S, C), (B, S, A)
         said = tuple(reader.said(memory.values) for reader in (*self.uppers, self.readout))
         early = product(self.attention.early(memory, 1)[:, 0], self.of_early)[:, None]  # (B, 1, G)
+        if self.dots and self.precision == "int8":
+            memory = memory._replace(values=in_fp16(memory.values), keys=in_fp16(memory.keys))
         return DecodingState(layers, alignment, DecodingMemory(memory, early, said))
 
     def step(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:

@@ -23,11 +23,13 @@ AT_ONCE = 16  # words whose product takes as long as that of one: the time is th
 class Words:
     """W e(y) + b of words y; from a table, on a CPU once what was asked for took as long as it would.
 
-    In float32, but where our own kernel serves in int8.
+    In float32, or, as our own kernel takes it, in int8 and `halved`.
     """
 
-    def __init__(self, embedding: Tensor, weight: Tensor, bias: Tensor | None, precision: Precision) -> None:
-        self.embedding, self.weight, self.bias = embedding, weight, bias
+    def __init__(
+        self, embedding: Tensor, weight: Tensor, bias: Tensor | None, precision: Precision, halved: bool = False
+    ) -> None:
+        self.embedding, self.weight, self.bias, self.halved = embedding, weight, bias, halved
         self.direct = Own(weight, bias) if serves_int8(precision) else Packed(weight, bias)
         self.asked, self.table = 0, embedding.new_empty(0)
         self.fits = 4 * embedding.size(0) * weight.size(0) <= TABLE
@@ -38,7 +40,7 @@ class Words:
         """Make the table."""
         self.fits = False  # one thread makes it; the others go on without until it is there
         if isinstance(self.direct, Own):
-            self.table = self.direct(self.embedding)
+            self.table = self._own(self.direct, self.embedding)
             return
         table = product(self.embedding, self.weight)
         self.table = table if self.bias is None else table.add_(self.bias)
@@ -51,7 +53,11 @@ class Words:
         self.asked += max(len(tokens), AT_ONCE)
         if self.fits and self.asked >= len(self.embedding):
             self._look_up()
-        return self.direct(self.embedding.index_select(0, tokens))
+        embedded = self.embedding.index_select(0, tokens)
+        return self._own(self.direct, embedded) if isinstance(self.direct, Own) else self.direct(embedded)
+
+    def _own(self, product: Own, embedded: Tensor) -> Tensor:
+        return product(embedded, "halved" if self.halved else "plain")
 
     def told(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same of tokens (N,) as rows of a matrix, and which they are; None for all, in order."""
@@ -111,7 +117,7 @@ class OwnLSTMStep:
     def __call__(self, sums: Tensor, state: State, which: Tensor | None = None) -> State:
         """The state after a step, from rows `which` (N,) of W x + b `of_input`, or all of it (N, G)."""
         before = cast(LSTMState, state)
-        return LSTMState(*self.weight.step([before.hidden], before.cell, sums, which))
+        return LSTMState(*self.weight.step([before.hidden], before.cell, sums.half(), which))
 
 
 Step = CellStep | LSTMStep | OwnLSTMStep

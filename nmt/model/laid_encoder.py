@@ -17,7 +17,7 @@ from nmt.model.bptt import Reading, run
 from nmt.model.cells import Cell, LSTMCell, LSTMState, State, like
 from nmt.model.encoder import Encoded, Encoder, encode
 from nmt.model.laid_cells import CellStep, Pack, Words, is_plain, of_input, together, within_bounds
-from nmt.model.products import Precision, own_lstm, pack, serves_int8
+from nmt.model.products import Own, Precision, own_lstm, pack, serves_int8
 from nmt.model.recurrent import Layer, in_reading_order, tf32
 from nmt.model.seq2seq import Seq2Seq
 
@@ -73,6 +73,8 @@ class LSTMLayer:
         order = ((row * steps + places) * directions + direction).permute(1, 2, 0).flatten(1)  # (T, D*B)
         if isinstance(self.sums, Words):
             sums, order = self.sums.looked_up(x.flatten(), order, directions)
+        elif isinstance(self.sums, Own):
+            sums = self.sums(x.flatten(0, 1), "halved")
         else:
             sums = self.sums(x.flatten(0, 1))
         sums = sums.view(-1, sums.size(1) // directions)
@@ -122,7 +124,9 @@ class LaidEncoder:
         cells = [cast(list[Cell], list(layer.cells)) for layer in cast(list[Layer], encoder.layers)]  # by direction
         self.bounded = within_bounds([both[0] for both in cells], self.residual)
         for both, below in zip(cells, [False, *self.bounded], strict=False):
-            lay = partial(packed, bounded=below) if self.layers else partial(Words, embedding, precision=precision)
+            own = is_plain(both[0]) and serves_int8(precision)
+            words = partial(Words, embedding, precision=precision, halved=own)
+            lay = partial(packed, bounded=below) if self.layers else words
             parts = [of_input(cell, precision) for cell in both]
             if is_plain(both[0]):
                 self.layers.append(LSTMLayer(both, lay(*map(torch.cat, zip(*parts, strict=True))), precision))

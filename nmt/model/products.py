@@ -237,13 +237,13 @@ class Own:
         rows = weight if weight.is_quantized else rounded(weight)
         self.weight = native.Weight(rows.int_repr(), rows.q_per_channel_scales(), bias)
 
-    def __call__(self, x: Tensor, squash: bool = False) -> Tensor:
-        """The product of x (n, E), or tanh of it: (n, M)."""
-        return self.weight.multiply(x, squash=squash)
+    def __call__(self, x: Tensor, result: native.Result = "plain") -> Tensor:
+        """The product of x (n, E), or what is to be made of it: (n, M)."""
+        return self.weight.multiply(x, result)
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
         """Addend (n, M), contiguous, which is written over, + the product of x."""
-        return self.weight.multiply(x, addend, out=addend)
+        return addend.add_(self(x))
 
 
 Product = Packed | Quantised | Own

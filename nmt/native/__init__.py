@@ -25,6 +25,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,12 +36,14 @@ NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma")
 SOURCES = [Path(__file__).with_name(name) for name in ("products.c", "words.c", "steps.c")]
 FLAGS = ["-O2", "-std=gnu11", "-shared", "-fPIC", *(f"-m{name.replace('_', '')}" for name in NEEDED)]
 
+Result = Literal["plain", "squashed", "halved"]
+RESULTS = {"plain": 0, "squashed": 1, "halved": 2}  # as in products.c
 MANY = 64  # from so many on, looking for the largest takes longer than torch's sort
 PANEL = 64  # rows of a weight that lie together, as in products.c
 NUMBER, ARRAY, FLAG = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
 SIGNATURES = {
     "pack": [NUMBER] * 2 + [ARRAY] * 3,
-    "multiply": [ARRAY, NUMBER, NUMBER, ARRAY, NUMBER, ARRAY, ARRAY, FLAG],
+    "multiply": [ARRAY, NUMBER, NUMBER, ARRAY, NUMBER, ARRAY, FLAG],
     "lstm_step": [ARRAY, NUMBER, NUMBER, NUMBER, *[ARRAY] * 6],
     "lstm_layer": [ARRAY, *[NUMBER] * 4, *[ARRAY] * 4],
     "lstm_forward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 5],
@@ -48,8 +51,8 @@ SIGNATURES = {
     "log_softmax": [NUMBER, NUMBER, ARRAY],
     "largest": [NUMBER] * 3 + [ARRAY] * 3,
     "best": [NUMBER] * 5 + [ARRAY] * 5,
-    "weigh": [NUMBER] * 4 + [ARRAY] * 3 + [FLAG] * 2,
-    "attend": [NUMBER] * 4 + [ARRAY] * 4 + [NUMBER] + [ARRAY] * 2,
+    "weigh": [NUMBER] * 4 + [ARRAY] * 4,
+    "attend": [FLAG] + [NUMBER] * 4 + [ARRAY] * 4 + [NUMBER] + [ARRAY] * 2,
 }
 
 
@@ -124,7 +127,7 @@ def compile_to(path: Path) -> None:
 
 
 def threads() -> list[str]:
-    """What makes torch's OpenMP threads ours: two such libraries would fight for the cores. Nothing where it has none."""
+    """What makes torch's OpenMP threads ours, lest two such libraries fight for the cores; nothing if it has none."""
     place = Path(torch.__file__).parent
     found = sorted([*place.glob("lib/libgomp*.so*"), *place.with_name("torch.libs").glob("libgomp*.so*")])
     return ["-fopenmp", str(found[0])] if found else []
@@ -169,14 +172,12 @@ class Weight:
         self.described = CWeight(*levels.shape, *arrays)
         self.address = ctypes.addressof(self.described)
 
-    def multiply(
-        self, x: Tensor, addend: Tensor | None = None, out: Tensor | None = None, *, squash: bool = False
-    ) -> Tensor:
-        """The product of x (n, E), the bias and an addend (n, M), or tanh of that: (n, M)."""
+    def multiply(self, x: Tensor, result: Result = "plain") -> Tensor:
+        """The product of x (n, E), and the bias, (n, M): as it is, tanh of it, or in fp16, then M a multiple of 64."""
+        assert result != "halved" or self.rows % PANEL == 0
         (rows, columns), stride = x.shape, _stride(x)
-        out = torch.empty(rows, self.rows) if out is None else out
-        arrays = _at(addend), out.data_ptr()
-        self.library.multiply(self.address, rows, columns, x.data_ptr(), stride, *arrays, squash)
+        out = torch.empty(rows, self.rows, dtype=torch.float16 if result == "halved" else torch.float32)
+        self.library.multiply(self.address, rows, columns, x.data_ptr(), stride, out.data_ptr(), RESULTS[result])
         return out
 
 
@@ -195,8 +196,9 @@ class LSTMWeight:
     ) -> tuple[Tensor, Tensor]:
         """Output and memory (n, H) after the memory before, from inputs (n, ..) and what else the gates are told.
 
-        That is rows `which` (n) of what is told, or all of it, each with its columns `in_blocks`.
+        That is rows `which` (n) of what is told (.., G), or all of it, in fp16, its columns `in_blocks`.
         """
+        assert told is None or told.dtype == torch.float16
         rows, memory = memory.size(0), memory.contiguous()
         which = None if which is None else which.contiguous()
         output, after = torch.empty(rows, self.size), torch.empty(rows, self.size)
@@ -218,8 +220,9 @@ def in_blocks(rows: Tensor, size: int) -> Tensor:
 def lstm_layer(weights: list[LSTMWeight], said: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """The outputs and memories ((T+1)*D*B, H) of a layer, from zero on.
 
-    Of what words say (N, G), the gates `in_blocks`, `order` (T, D*B) names what is heard at each step.
+    Of what words say (N, G), in fp16, the gates `in_blocks`, `order` (T, D*B) names what is heard at each step.
     """
+    assert said.dtype == torch.float16
     steps, rows, size = *order.shape, weights[0].size
     memory, output = torch.empty((steps + 1) * rows, size), torch.empty((steps + 1) * rows, size)
     memory[:rows], output[:rows] = 0, 0
@@ -284,31 +287,33 @@ def best(before: Tensor, log_probs: Tensor, reach: int, count: int) -> tuple[Ten
     return scores, words, parents
 
 
-def weigh(weights: Tensor, said: Tensor, out: Tensor | None = None, *, squash: bool = False) -> Tensor:
-    """What values say (B, S, G), fp16, G a multiple of 64, weighed by (B, K, S), all contiguous: (B*K, G).
+def weigh(weights: Tensor, said: Tensor, plus: Tensor | None = None) -> Tensor:
+    """What values say (B, S, G), in fp16, G a multiple of 64, weighed by (B, K, S): (B*K, G), in fp16.
 
-    Added to `out`, and squashed by tanh, if asked for.
+    With `plus` (B*K, G), tanh of the sum of both, in float32, which is written over it.
     """
     sentences, each, values = weights.shape
-    size, add = said.size(2), out is not None
-    out = torch.empty(sentences * each, size) if out is None else out
-    arrays = weights.data_ptr(), said.data_ptr(), out.data_ptr()
-    _kernels().weigh(sentences, each, values, size, *arrays, add, squash)
+    size = said.size(2)
+    out = torch.empty(sentences * each, size, dtype=torch.float16) if plus is None else plus
+    results = (out.data_ptr(), None) if plus is None else (None, out.data_ptr())
+    _kernels().weigh(sentences, each, values, size, weights.data_ptr(), said.data_ptr(), *results)
     return out
 
 
 def attend(query: Tensor, keys: Tensor, mask: Tensor, values: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """How much queries (B, K, H) look at keys (B, S, H) where the mask (B, S) is true: (B, K, S).
 
-    And the mean of values (B, S, C) so weighed, (B*K, C), if there are any. All is contiguous.
+    And the mean of values (B, S, C) so weighed, (B*K, C), if there are any. Keys and values may be in fp16.
     """
-    (sentences, each, size), places = query.shape, keys.size(1)
+    (sentences, each, size), places, half = query.shape, keys.size(1), keys.dtype == torch.float16
+    assert query.dtype == torch.float32
+    assert half or keys.dtype == torch.float32
+    assert values is None or values.dtype == keys.dtype
     weights = torch.empty(sentences, each, places)
     width = 0 if values is None else values.size(2)
     context = None if values is None else torch.empty(sentences * each, width)
-    assert query.dtype == keys.dtype == torch.float32
     arrays = query.data_ptr(), keys.data_ptr(), mask.data_ptr(), weights.data_ptr()
-    _kernels().attend(sentences, each, places, size, *arrays, width, _at(values), _at(context))
+    _kernels().attend(half, sentences, each, places, size, *arrays, width, _at(values), _at(context))
     return weights, context
 
 

@@ -23,10 +23,9 @@ typedef struct {
     const float *scales, *bias;
 } weight;
 
-/* What is added to a product: its row n is row which[n] of a matrix, or row n. Nothing: NULL. */
+/* What is added to a product, in fp16: its row n is row which[n] of a matrix, or row n. Nothing: NULL. */
 typedef struct {
-    const float *rows;
-    int64_t stride;
+    const uint16_t *rows;
     const int64_t *which;
 } addend;
 
@@ -99,11 +98,12 @@ INLINE void add_products(__m512i *sums, __m512i x, __m512i levels) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(*sums) : "v"(x), "v"(levels));
 }
 
-/* Where the results of a tile go: to `out` (n, M), or through an LSTM's step. */
+/* Where the results of a tile go: to `out` (n, M), as they are, as tanh of them or in fp16; or through an LSTM's step. */
+enum result { PLAIN, SQUASHED, HALVED, STEP };
 typedef struct {
-    addend plus;
-    float *out;
-    int squash; /* whether tanh is written */
+    enum result kind;
+    void *out;
+    addend plus; /* of a step */
     lstm state;
 } target;
 
@@ -123,17 +123,19 @@ INLINE void cells(const int count, floats (*sums)[4], const lstm *state, int64_t
 }
 
 /* The row of the addend that belongs to a row of inputs. */
-INLINE const float *told(const addend *plus, int64_t row) {
-    return plus->rows + (plus->which ? plus->which[row] : row) * plus->stride;
+INLINE const uint16_t *told(const addend *plus, int64_t row, int64_t width) {
+    return plus->rows + (plus->which ? plus->which[row] : row) * width;
 }
 
 /* Have what the end of a tile reads and writes brought to the cache meanwhile. */
 INLINE void fetch(const int is_lstm, const target *to, int64_t rows, int64_t row, int64_t first) {
-    if (to->plus.rows) EACH(4) _mm_prefetch(told(&to->plus, row) + first + 16 * k, _MM_HINT_T0);
-    if (is_lstm)
-        _mm_prefetch(to->state.before + row * to->state.size + first / 4, _MM_HINT_T0);
-    else
-        EACH(4) __builtin_prefetch(to->out + row * rows + first + 16 * k, 1);
+    if (!is_lstm) {
+        const char *out = (const char *)to->out + (row * rows + first) * (to->kind == HALVED ? 2 : 4);
+        EACH(4) __builtin_prefetch(out + 64 * k, 1);
+        return;
+    }
+    if (to->plus.rows) EACH(2) _mm_prefetch(told(&to->plus, row, rows) + first + 32 * k, _MM_HINT_T0);
+    _mm_prefetch(to->state.before + row * to->state.size + first / 4, _MM_HINT_T0);
 }
 
 /* The sums of `count` inputs with a panel of a weight, and what becomes of them; the compiler knows the count. */
@@ -167,13 +169,18 @@ INLINE void tile(const int count, const int is_lstm, const weight *by, int64_t f
         EACH(4) sum[k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[each][k]),
                                          _mm512_mul_ps(_mm512_loadu_ps(by->scales + first + 16 * k), step),
                                          _mm512_loadu_ps(by->bias + first + 16 * k));
-        if (to->plus.rows) {
-            load(more, told(&to->plus, row + each) + first, left, 0);
+        if (is_lstm && to->plus.rows) {
+            load_halves(more, told(&to->plus, row + each, by->rows) + first);
             EACH(4) sum[k] = _mm512_add_ps(sum[k], more[k]);
         }
         if (is_lstm) continue;
-        if (to->squash) tanhs(4, sum);
-        store(to->out + (row + each) * by->rows + first, sum, left);
+        const int64_t at = (row + each) * by->rows + first;
+        if (to->kind == HALVED) {
+            store_halves((uint16_t *)to->out + at, sum);
+            continue;
+        }
+        if (to->kind == SQUASHED) tanhs(4, sum);
+        store((float *)to->out + at, sum, left);
     }
     if (is_lstm) cells(count, found, &to->state, row, first / 4);
 }
@@ -197,38 +204,37 @@ static void lstm_tile(int count, const weight *by, int64_t first, rounded x, int
 }
 
 /* All tiles of inputs (n, E) and a weight. */
-static void every_tile(const weight *by, int64_t n, int64_t parts, const input *inputs, const target *to, int is_lstm) {
+static void every_tile(const weight *by, int64_t n, int64_t parts, const input *inputs, const target *to) {
     const rounded x = round_rows(n, parts, inputs, by->columns);
     for (int64_t block = 0; block < n; block += BLOCK) {
         const int64_t end = n < block + BLOCK ? n : block + BLOCK;
 #pragma omp parallel for if (by->rows * by->columns > 1 << 19)
         for (int64_t first = 0; first < by->rows; first += PANEL)
             for (int64_t row = block; row < end; row += TILE)
-                (is_lstm ? lstm_tile : any_tile)(end - row < TILE ? end - row : TILE, by, first, x, row, to);
+                (to->kind == STEP ? lstm_tile : any_tile)(end - row < TILE ? end - row : TILE, by, first, x, row, to);
     }
     free(x.levels);
 }
 
-/* Inputs x (n, E) times a weight (M, E), its bias and an addend (n, M), or none, added; to out (n, M), or the tanh of it. */
-void multiply(const weight *by, int64_t n, int64_t columns, const float *x, int64_t stride, const float *plus, float *out,
-              int squash) {
-    const target to = {{plus, by->rows, NULL}, out, squash, {NULL, NULL, NULL, 0}};
+/* Inputs x (n, E) times a weight (M, E), its bias added: to out (n, M); in fp16 only where M is a multiple of 64. */
+void multiply(const weight *by, int64_t n, int64_t columns, const float *x, int64_t stride, void *out, int result) {
+    const target to = {(enum result)result, out, {NULL, NULL}, {NULL, NULL, NULL, 0}};
     const input inputs = {x, stride, columns};
-    every_tile(by, n, 1, &inputs, &to, 0);
+    every_tile(by, n, 1, &inputs, &to);
 }
 
 /* A step of LSTMs of so many cells, from inputs, their outputs before among them, and the addend: what else the gates are
    told. The weight and the addend have in each panel the gates i, f, o, g of 16 cells, filled up with zeros. */
-void lstm_step(const weight *by, int64_t n, int64_t size, int64_t parts, const input *inputs, const float *plus,
+void lstm_step(const weight *by, int64_t n, int64_t size, int64_t parts, const input *inputs, const uint16_t *plus,
                const int64_t *which, const float *before, float *memory, float *output) {
-    const target to = {{plus, by->rows, which}, NULL, 0, {before, memory, output, size}};
-    every_tile(by, n, parts, inputs, &to, 1);
+    const target to = {STEP, NULL, {plus, which}, {before, memory, output, size}};
+    every_tile(by, n, parts, inputs, &to);
 }
 
 /* A layer of LSTMs that read B sentences of T words in D directions. What words say stands in rows like the addend's, of which
    `order` (T, D, B) names those of each step; states are (T + 1, D, B, H), the first of which are given. */
 void lstm_layer(const weight *const *by, int64_t directions, int64_t steps, int64_t sentences, int64_t size,
-                const float *said, const int64_t *order, float *memory, float *output) {
+                const uint16_t *said, const int64_t *order, float *memory, float *output) {
     const int64_t each = sentences * size;
     for (int64_t now = 0; now < steps * directions; now++, order += sentences, memory += each, output += each) {
         const input before = {output, size, size};

@@ -31,6 +31,15 @@ INLINE void store(float *to, const floats *x, int64_t left) {
         EACH(4) _mm512_mask_storeu_ps(to + 16 * k, first_of(left - 16 * k), x[k]);
 }
 
+/* 64 numbers of 16 bits. */
+INLINE void load_halves(floats *found, const uint16_t *x) {
+    EACH(4) found[k] = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(x + 16 * k)));
+}
+
+INLINE void store_halves(uint16_t *to, const floats *x) {
+    EACH(4) _mm256_storeu_si256((void *)(to + 16 * k), _mm512_cvtps_ph(x[k], _MM_FROUND_TO_NEAREST_INT));
+}
+
 /* e^x = 2^n e^r with n whole and |r| <= ln 2 / 2: 2^n, and e^r - 1 by its Taylor series in place of x. |x| < 87.
    Of `count` vectors: step by step together, for each step waits for the one before. */
 INLINE void powers(const int count, floats *x, floats *power) {

@@ -111,56 +111,74 @@ void best(int64_t sentences, int64_t width, int64_t size, int64_t most, int64_t 
     }
 }
 
-/* What values say to so many rows, `said` (S, G) in fp16, weighed by (rows, S): written, added to out, or tanh of that. */
-INLINE void weigh_rows(const int rows, int64_t values, int64_t size, const float *weights, const uint16_t *said, float *out,
-                       int add, int squash) {
+/* What values say to so many rows, `said` (S, G) in fp16, weighed by (rows, S): written in fp16; or added to floats, of
+   which tanh is taken. */
+INLINE void weigh_rows(const int rows, int64_t values, int64_t size, const float *weights, const uint16_t *said,
+                       uint16_t *out, float *squashed) {
     for (int64_t at = 0; at < size; at += 64) {
         floats sums[6][4];
         for (int64_t value = 0; value < values; value++)
             EACH(2) _mm_prefetch(said + value * size + at + 64 + 32 * k, _MM_HINT_T0);
 #pragma GCC unroll 6
         for (int row = 0; row < rows; row++)
-            EACH(4) sums[row][k] = add ? _mm512_loadu_ps(out + row * size + at + 16 * k) : _mm512_setzero_ps();
+            EACH(4) sums[row][k] =
+                squashed ? _mm512_loadu_ps(squashed + row * size + at + 16 * k) : _mm512_setzero_ps();
         for (int64_t value = 0; value < values; value++) {
-            const __m256i *from = (const void *)(said + value * size + at);
             floats heard[4];
-            EACH(4) heard[k] = _mm512_cvtph_ps(_mm256_loadu_si256(from + k));
+            load_halves(heard, said + value * size + at);
 #pragma GCC unroll 6
             for (int row = 0; row < rows; row++)
                 EACH(4) sums[row][k] = _mm512_fmadd_ps(all(weights[row * values + value]), heard[k], sums[row][k]);
         }
 #pragma GCC unroll 6
         for (int row = 0; row < rows; row++) {
-            if (squash) tanhs(4, sums[row]);
-            EACH(4) _mm512_storeu_ps(out + row * size + at + 16 * k, sums[row][k]);
+            if (!squashed) {
+                store_halves(out + row * size + at, sums[row]);
+                continue;
+            }
+            tanhs(4, sums[row]);
+            EACH(4) _mm512_storeu_ps(squashed + row * size + at + 16 * k, sums[row][k]);
         }
     }
 }
 
-/* The same of B sentences, said (B, S, G), G a multiple of 64, weighed by (B, K, S), to out (B, K, G). */
+/* The same of B sentences, said (B, S, G), G a multiple of 64, weighed by (B, K, S), to out or squashed (B, K, G). */
 void weigh(int64_t sentences, int64_t each, int64_t values, int64_t size, const float *weights, const uint16_t *said,
-           float *out, int add, int squash) {
+           uint16_t *out, float *squashed) {
     for (int64_t sentence = 0; sentence < sentences; sentence++, said += values * size)
         for (int64_t left = each; left > 0;) {
             const int64_t rows = left < 6 ? left : 6;
             switch (rows) {
-            case 1: weigh_rows(1, values, size, weights, said, out, add, squash); break;
-            case 2: weigh_rows(2, values, size, weights, said, out, add, squash); break;
-            case 3: weigh_rows(3, values, size, weights, said, out, add, squash); break;
-            case 4: weigh_rows(4, values, size, weights, said, out, add, squash); break;
-            case 5: weigh_rows(5, values, size, weights, said, out, add, squash); break;
-            default: weigh_rows(6, values, size, weights, said, out, add, squash);
+            case 1: weigh_rows(1, values, size, weights, said, out, squashed); break;
+            case 2: weigh_rows(2, values, size, weights, said, out, squashed); break;
+            case 3: weigh_rows(3, values, size, weights, said, out, squashed); break;
+            case 4: weigh_rows(4, values, size, weights, said, out, squashed); break;
+            case 5: weigh_rows(5, values, size, weights, said, out, squashed); break;
+            default: weigh_rows(6, values, size, weights, said, out, squashed);
             }
-            left -= rows, weights += rows * values, out += rows * size;
+            left -= rows, weights += rows * values;
+            if (squashed) squashed += rows * size;
+            else out += rows * size;
         }
 }
 
-INLINE float dot(int64_t size, const float *x, const float *y) {
+/* 64 numbers of an array, in fp16 or float32, where there are so many. */
+INLINE void load_either(const int half, floats *found, const void *x, int64_t at, int64_t left) {
+    if (!half)
+        load(found, (const float *)x + at, left, 0);
+    else if (left >= 64)
+        load_halves(found, (const uint16_t *)x + at);
+    else
+        EACH(4) found[k] = _mm512_cvtph_ps(
+            _mm256_maskz_loadu_epi16(first_of(left - 16 * k), (const uint16_t *)x + at + 16 * k));
+}
+
+INLINE float dot(const int half, int64_t size, const float *x, const void *y, int64_t from) {
     floats sums[4], one[4], other[4];
     EACH(4) sums[k] = _mm512_setzero_ps();
     for (int64_t at = 0; at < size; at += 64) {
         load(one, x + at, size - at, 0);
-        load(other, y + at, size - at, 0);
+        load_either(half, other, y, from + at, size - at);
         EACH(4) sums[k] = _mm512_fmadd_ps(one[k], other[k], sums[k]);
     }
     EACH(2) sums[k] = _mm512_add_ps(sums[k], sums[k + 2]);
@@ -184,25 +202,33 @@ static void softmax(int64_t size, float *x, const uint8_t *mask) {
     for (int64_t at = 0; at < size; at++) x[at] /= sum;
 }
 
-/* How much K queries (B, K, H) look at each of S keys (B, S, H): softmax of their products where the mask (B, S) is 1;
-   and, where it is asked for, the mean of S values (B, S, C) so weighed, (B, K, C). */
-void attend(int64_t sentences, int64_t each, int64_t values, int64_t size, const float *queries, const float *keys,
-            const uint8_t *mask, float *weights, int64_t width, const float *memory, float *context) {
-    for (int64_t sentence = 0; sentence < sentences; sentence++, mask += values) {
-        for (int64_t value = 0; value < values; value++, keys += size)
+INLINE void look(const int half, int64_t sentences, int64_t each, int64_t values, int64_t size, const float *queries,
+                 const void *keys, const uint8_t *mask, float *weights, int64_t width, const void *memory, float *context) {
+    for (int64_t first = 0; first < sentences * values; first += values, mask += values) {
+        for (int64_t value = 0; value < values; value++)
             for (int64_t row = 0; row < each; row++)
-                weights[row * values + value] = dot(size, queries + row * size, keys);
+                weights[row * values + value] = dot(half, size, queries + row * size, keys, (first + value) * size);
         for (int64_t row = 0; row < each; row++) softmax(values, weights + row * values, mask);
         for (int64_t row = 0; context && row < each; row++, context += width)
             for (int64_t at = 0; at < width; at += 64) {
                 floats sums[4], some[4];
                 EACH(4) sums[k] = _mm512_setzero_ps();
                 for (int64_t value = 0; value < values; value++) {
-                    load(some, memory + value * width + at, width - at, 0);
+                    load_either(half, some, memory, (first + value) * width + at, width - at);
                     EACH(4) sums[k] = _mm512_fmadd_ps(all(weights[row * values + value]), some[k], sums[k]);
                 }
                 store(context + at, sums, width - at);
             }
-        queries += each * size, weights += each * values, memory += context ? values * width : 0;
+        queries += each * size, weights += each * values;
     }
+}
+
+/* How much K queries (B, K, H) look at each of S keys (B, S, H): softmax of their products where the mask (B, S) is 1;
+   and, where it is asked for, the mean of S values (B, S, C) so weighed, (B, K, C). Keys and values may be in fp16. */
+void attend(int half, int64_t sentences, int64_t each, int64_t values, int64_t size, const float *queries, const void *keys,
+            const uint8_t *mask, float *weights, int64_t width, const void *memory, float *context) {
+    if (half)
+        look(1, sentences, each, values, size, queries, keys, mask, weights, width, memory, context);
+    else
+        look(0, sentences, each, values, size, queries, keys, mask, weights, width, memory, context);
 }
