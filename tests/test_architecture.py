@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model.decoder": {"model.recurrent", "model.attention", "model.encoder", "model.cells"},
     "model.seq2seq": {"model.encoder", "model.decoder", "model.attention", "model.cells"},
     "model.laid": {"model", "native"},
-    "model.laid_cells": {"model"},
+    "model.laid_cells": {"model", "native"},
     "model.laid_encoder": {"model", "native"},
     "model.narrowed": {"model.laid"},
     "model.graphed": {"model.laid", "model.attention", "model.cells"},

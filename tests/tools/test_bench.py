@@ -154,6 +154,8 @@ def test_peers(measured, toy, monkeypatch):
     [theirs] = [line for line in lines if line.get("what") == "greedy" and line["name"] == "Fake"]
     assert theirs["sentences_per_second"] == 10 / 2
     assert theirs["ms"] == pytest.approx(1000)  # two lines in two seconds
+    kinds = {line["kind"] for line in lines if line.get("what") == "greedy" and line["name"] == "ours"}
+    assert kinds >= {"fp32", "int8", "int8 shortlist"}
 
 
 def test_a_system_without_such_a_model_is_left_out(toy, monkeypatch, capsys):

@@ -27,10 +27,12 @@ from nmt import translator as translators
 from nmt.evaluation import read_lines
 from nmt.model.seq2seq import ModelOptions, Seq2Seq
 from nmt.search import SearchOptions
+from nmt.shortlist import learn
 from nmt.tokenizer import EOS
 from nmt.training import choose_precision
 from nmt.translator import Translator
 
+LISTED = "shortlist"
 SYSTEMS = {"opennmt": OPENNMT, "joeynmt": JOEYNMT}
 
 
@@ -147,8 +149,9 @@ class Ours:
         self.options, self.text, self.source, self.device = options, text, source, report.device
         offered = [name for name in get_args(translators.Precision) if name not in ("auto", "bf16")]
         in_hardware = ["bf16"] if multiplies_bf16(report.device) else []
-        self.kinds, self.precisions = ["fp32", *in_hardware], [*offered, *in_hardware]
+        self.kinds, self.precisions = ["fp32", *in_hardware], [*offered, f"int8 {LISTED}", *in_hardware]
         self.model: Seq2Seq | None = None
+        self.shortlist = learn(text.table, (text.tokenizers.source.size, text.tokenizers.target.size))
 
     def train(self, kind: str) -> list[float]:
         """Target words a second of each stretch of updates but the first; the last model is what translates."""
@@ -168,14 +171,23 @@ class Ours:
         return found.rates
 
     def translate(self, kind: str, name: str, beam: int, batch: int) -> Speed:
-        """The same lines, in as many pieces as a batch of so many sentences of the mean length has."""
+        """The same lines, in as many pieces as a batch of so many sentences of the mean length has.
+
+        The kind is a precision, and whether with a shortlist.
+        """
+        precision, _, listed = kind.partition(" ")
         lines = self.source[: parts(self.options)[name]]
         lengths = map(len, self.text.tokenizers.source.encode(lines))
         tokens = batch * beam * math.ceil(statistics.mean(lengths) + 1)
         search = SearchOptions(beam_size=beam, max_length=self.options.longest, max_length_ratio=1e3)
         assert self.model is not None
         translator = Translator(
-            self.model, self.text.tokenizers, search, precision=cast(Any, kind), batch_tokens=tokens
+            self.model,
+            self.text.tokenizers,
+            search,
+            precision=cast(Any, precision),
+            batch_tokens=tokens,
+            shortlist=self.shortlist if listed else None,
         )
         list(translator.translate(lines[:2]))  # no more than the others have had: two lines
         start = time.perf_counter()
