@@ -291,12 +291,15 @@ def ready(model: Seq2Seq, precision: products.Precision, shared: bool) -> Steppe
 
 
 def evened(batches: list[list[int]], cores: int) -> list[list[int]]:
-    """The same lines in batches of which each of so many cores gets as many: each that is over is dealt out to all."""
+    """The same lines in batches of which each of so many cores gets as many: each that is over is dealt out to all.
+
+    As far as its lines go.
+    """
     over = len(batches) % cores if len(batches) > cores else 0
     found = batches[: len(batches) - over]
     for batch in batches[len(batches) - over :]:
-        size = -(-len(batch) // cores)
-        found += [batch[at : at + size] for at in range(0, len(batch), size)]
+        parts = min(cores, len(batch))
+        found += [batch[len(batch) * part // parts : len(batch) * (part + 1) // parts] for part in range(parts)]
     return found
 
 

@@ -88,7 +88,7 @@ def uninterrupted(toy, tmp_path_factory):
         (13, signal.SIGINT, PLATEAU),  # an epoch's end without validation
         (4, signal.SIGTERM, HALVING),  # updates of two batches
         (15, signal.SIGTERM, ["--training.max_steps=15"]),
-        (3, signal.SIGTERM, ["--training.max_steps=5", *HESSIAN_FREE]),
+        pytest.param(3, signal.SIGTERM, ["--training.max_steps=5", *HESSIAN_FREE], marks=pytest.mark.slow),
         (7, signal.SIGINT, ["--training.optimizer=rmsprop", "--model.cell=gru", "--model.recurrent_dropout=0.2"]),
     ],
 )

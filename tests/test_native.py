@@ -325,6 +325,9 @@ def test_without_a_compiler_there_are_none(fresh, monkeypatch):
         monkeypatch.setenv("CC", compiler)
         with pytest.raises(NoKernelsError, match=r"there is no C compiler \(\$CC, gcc or cc\)"):
             native.load()
+    monkeypatch.setenv("CC", "gcc '")
+    with pytest.raises(NoKernelsError, match="No closing quotation"):
+        native.load()
 
 
 def test_a_compiler_that_cannot_says_so(fresh, monkeypatch):

@@ -7,8 +7,8 @@
 - The encoder is the model's own where torch has a kernel for its layers that reads whole sentences (cuDNN, and oneDNN
   in float32); else ours (`laid_encoder.py`).
 
-So a step is a product in the first layer, two in each further one (one by our own kernel, in int8), one in the readout
-and one in the output layer.
+So a step is a product in the first layer, two in each further one (by our own kernel in int8, and with a context, one),
+one in the readout and one in the output layer.
 
 Shapes: **B** sentences, **S** source length, **K** hypotheses of a sentence, **N** rows (B * K), **G** sums of a reader
 (a layer's gates, or the readout), **X** its input, **C** context, **R** readout, **V** vocabulary.
@@ -37,7 +37,7 @@ FP16 = torch.finfo(torch.float16).max  # what is larger is cut off there
 class DecodingMemory(NamedTuple):
     """What all hypotheses of a sentence read; one row per sentence."""
 
-    source: Memory
+    source: Memory  # values and keys in fp16 where our own kernel reads them in int8
     early: Tensor  # (B, 1, G) what a context that is the same at every step says to the first layer; 0 from others
     said: tuple[Tensor, ...]  # (B, S, G) what each value says to each reader of the context; nothing to a `LoneReader`
 
@@ -259,10 +259,11 @@ class LaidModel:
         """What the output layer reads (N, R)."""
         source, early, said = state.memory
         batch = source.values.size(0)
-        sums, which = self.words.told(tokens)  # (N, G)
         if self.attention.early_size:
-            sums, which = self.words(tokens), None
+            sums, which = self.words(tokens), None  # (N, G)
             sums.view(batch, -1, sums.size(1)).add_(early)
+        else:
+            sums, which = self.words.told(tokens)  # (.., G), (N,)
         layers = [self.first(sums, state.layers[0], which)]
         x = layers[0].hidden  # (N, H)
         weights, context = self.look(x.view(batch, -1, x.size(1)), source)  # (B, K, S), (N, C)

@@ -23,7 +23,8 @@ AT_ONCE = 16  # words whose product takes as long as that of one: the time is th
 class Words:
     """W e(y) + b of words y; from a table, on a CPU once what was asked for took as long as it would.
 
-    In float32, or, as our own kernel takes it, in int8 and `halved`.
+    In float32; by our own kernel in int8, and in fp16 if `halved`. Words are ids of the vocabulary: a table is read
+    without asking whether it has them.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class Words:
         self.embedding, self.weight, self.bias, self.halved = embedding, weight, bias, halved
         self.direct = Own(weight, bias) if serves_int8(precision) else Packed(weight, bias)
         self.asked, self.table = 0, embedding.new_empty(0)
-        self.fits = 4 * embedding.size(0) * weight.size(0) <= TABLE
+        self.fits = (2 if halved else 4) * embedding.size(0) * weight.size(0) <= TABLE
         if embedding.is_cuda and self.fits:
             self._look_up()
 

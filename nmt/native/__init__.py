@@ -77,7 +77,7 @@ def load() -> ctypes.CDLL:
         raise NoKernelsError(f"the CPU has no {', '.join(missing)}")
     try:
         found = ctypes.CDLL(str(compiled()))
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+    except (OSError, RuntimeError, ValueError) as error:  # no home is a RuntimeError, a bad $CC a ValueError
         raise NoKernelsError(str(error)) from None
     for function, arguments in SIGNATURES.items():
         getattr(found, function).argtypes = arguments
