@@ -25,7 +25,8 @@ Where things are, in the order in which text meets them:
     checkpoint      the model folder; averaging makes one of several
     shortlist       which target pieces may translate a source piece
     search          beam search; rules, constraints, diversity and sampling are its options, columns finds the best
-                    faster, states has the rows of those still searched, decoding puts them together
+                    faster, offers the few that a model names by itself, states has the rows of those still searched,
+                    decoding puts them together
     steppers        ensembles, a language model beside: models made of models
     alignment, risk words that belong together; the candidate closest to all, and signs that a line is wrong
     translator      text in, text out; members: which models; answers: what is made of what they say; workers: by

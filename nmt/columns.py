@@ -32,14 +32,15 @@ def best_of_columns(before: Tensor, log_probs: Tensor, size: int, moment: Moment
     return found._replace(tokens=tokens.flatten(1).gather(1, places))
 
 
-def most_probable(log_probs: Tensor, moment: Moment) -> Tensor:
-    """The tokens (B, W) with the largest log-probabilities (B, W, V): the argmax, but for ties."""
+def most_probable(log_probs: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+    """The largest of log-probabilities (B, W, V) and their tokens, (B, W) each: the argmax, but for ties."""
     if native.serves(log_probs):
-        return native.largest(log_probs, 1)[1][..., 0]
+        values, places = native.largest(log_probs, 1)
+        return values[..., 0], places[..., 0]
     columns = log_probs.size(2) // COLUMN
     if log_probs.is_cuda or log_probs.size(2) % COLUMN or columns < COLUMN:
-        return log_probs.argmax(2)
+        return log_probs.max(2)
     tallest = log_probs.unflatten(2, (COLUMN, columns)).amax(2).argmax(2, keepdim=True)  # (B, W, 1)
     tokens = tallest + torch.arange(0, log_probs.size(2), columns, device=log_probs.device)  # (B, W, 16)
-    found: Tensor = tokens.gather(2, log_probs.gather(2, tokens).argmax(2, keepdim=True))[..., 0]
-    return found
+    values, places = log_probs.gather(2, tokens).max(2, keepdim=True)
+    return values[..., 0], tokens.gather(2, places)[..., 0]

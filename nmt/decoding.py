@@ -14,6 +14,7 @@ from torch import Tensor
 from nmt.columns import best_of_columns, most_probable
 from nmt.constraints import Constraints
 from nmt.diversity import diverse
+from nmt.offers import best_offered, most_probable_offered, offered
 from nmt.rules import forced_prefix, minimum_length, no_repeat
 from nmt.sampling import SamplingOptions, drawing, follow
 from nmt.search import Bonus, Choice, Hypothesis, Key, Rule, SearchOptions, Stepper, ban, beam_search
@@ -45,8 +46,7 @@ def decode(
     Args:
         stepper, source, lengths: The model, and padded sources; their lengths count EOS.
         options: How to search; `n_best` translations per sentence come back, or fewer where no more were found.
-        bos: The id that every translation starts from.
-        eos: The id that ends it.
+        bos, eos: The ids that every translation starts from, and that end it.
         banned: Ids that are never said, PAD and BOS among them.
         unknown: UNK, banned too unless `options.allow_unknown`.
         prefixes: What each sentence's translation must begin with, or nothing.
@@ -57,20 +57,17 @@ def decode(
         distinct: Of translations (tokens) for which this agrees, only the best comes back.
         with_alignment: Whether to say where each token looked.
 
-    Raises ValueError for prefixes or constraints that are not one per sentence or have EOS in them, for constraints
-    together with sampling or diverse groups, and if the model gives NaN.
+    Raises ValueError for what cannot be asked for (`check_asked_for`), and if the model gives NaN.
     """
-    check_asked_for(prefixes, constraints, len(lengths), eos)
-    constrained = any(constraints or ())
-    if constrained and (sampling or options.diverse_groups > 1):
-        raise ValueError("constraints need a plain beam search: leave out sampling, and diverse_groups at 1")
+    check_asked_for(prefixes, constraints, len(lengths), eos, plain=not sampling and options.diverse_groups == 1)
+    constrained, prefixed = any(constraints or ()), any(prefixes or ())
     limits = limits_for(lengths, options, prefixes, constraints)
     silent = list(banned) if unknown is None or options.allow_unknown else [*banned, unknown]
     rules = rules_for(lengths, limits, options, eos, silent)
     phrases = Constraints(constraints or (), source.device)
     if constrained:
         rules = [phrases.rule(rules, limits, eos, source.device)]
-    if any(prefixes or ()):
+    if prefixed:
         rules = [forced_prefix(prefixes or (), rules, source.device)]
     if constrained or options.no_repeat_ngram or options.coverage_penalty:
         stepper = Recording(stepper)
@@ -79,19 +76,28 @@ def decode(
     if sampling:
         pick = drawing(sampling, numbers or range(len(lengths)), limits, source.device)
         return follow(stepper, source, lengths, options, pick=pick, width=sampling.samples, **keywords)
+    pick, choose = most_probable, phrases.choice() if constrained else choice(options)
+    bare = len(rules) == bool(silent) and choose is best_of_columns and not prefixed
+    if bare and (offering := offered(stepper, options.beam_size, eos, silent)):
+        stepper, pick, choose = offering, most_probable_offered, best_offered
+        keywords |= {"rules": (), "end": 0}
     if options.beam_size == 1 and options.early_stopping and not constrained:
-        return follow(stepper, source, lengths, options, pick=most_probable, **keywords)
-    choose = phrases.choice() if constrained else choice(options)
+        return follow(stepper, source, lengths, options, pick=pick, **keywords)
     return beam_search(stepper, source, lengths, options, choose=choose, **keywords)
 
 
 def check_asked_for(
-    prefixes: Sequence[Ids] | None, constraints: Sequence[Sequence[Ids]] | None, sentences: int, eos: int
+    prefixes: Sequence[Ids] | None, constraints: Sequence[Sequence[Ids]] | None, sentences: int, eos: int, plain: bool
 ) -> None:
-    """Refuse prefixes and constraints that are not one list per sentence, have EOS in them, or are empty phrases."""
+    """Refuse prefixes and constraints that are not one list per sentence, have EOS in them, or are empty phrases.
+
+    And constraints of a search that is not a plain beam search.
+    """
     for name, lists in {"prefixes": prefixes, "constraints": constraints}.items():
         if lists is not None and len(lists) != sentences:
             raise ValueError(f"{len(lists)} {name} for {sentences} sentences: give one list for each, empty for none")
+    if any(constraints or ()) and not plain:
+        raise ValueError("constraints need a plain beam search: leave out sampling, and diverse_groups at 1")
     for number, phrases in enumerate(constraints or ()):
         if not all(phrases):
             raise ValueError(f"sentence {number} has an empty constraint: leave it out")

@@ -52,7 +52,7 @@ class SamplingOptions:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
 
 
-Pick = Callable[[Tensor, Moment], Tensor]  # tokens (B, W) of log-probabilities (B, W, V)
+Pick = Callable[[Tensor, Moment], tuple[Tensor, Tensor]]  # of log-probabilities (B, W, V) one each, and its token
 
 
 def draw(log_probs: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
@@ -80,7 +80,12 @@ def drawing(options: SamplingOptions, numbers: Sequence[int], limits: Sequence[i
     for row, stream, limit in zip(uniform, streams, limits, strict=True):
         row[:, : limit + 1] = torch.from_numpy(stream.random((options.samples, limit + 1)))
     uniform = uniform.to(device)
-    return lambda log_probs, moment: draw(log_probs, uniform[moment.sentences, :, moment.length - 1], options)
+
+    def pick(log_probs: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+        tokens = draw(log_probs, uniform[moment.sentences, :, moment.length - 1], options)
+        return log_probs.gather(2, tokens[..., None])[..., 0], tokens
+
+    return pick
 
 
 class Paths(NamedTuple):
@@ -101,6 +106,7 @@ def follow(
     *,
     bos: int,
     eos: int,
+    end: int | None = None,
     limits: Sequence[int],
     pick: Pick,
     width: int = 1,
@@ -112,7 +118,8 @@ def follow(
     """The `width` translations per sentence of source ids (B, S) that `pick` makes token by token, best first.
 
     A path ends at its EOS, or at its sentence's limit, at the price of EOS; a sentence leaves when all its paths have
-    ended. Log-probabilities are what the stepper said of the tokens taken, whatever rules and `pick` left out.
+    ended. Log-probabilities are what the stepper said of the tokens taken, whatever rules and `pick` left out; those of
+    EOS stand in column `end`, if it is not the EOS.
     Translations that agree under `distinct` count once. Raises ValueError if the model gives NaN.
     """
     batch, device = len(lengths), source.device
@@ -129,8 +136,8 @@ def follow(
         apply(rules, log_probs, moment)
         done = [limits[sentence] < length for sentence in sentences]
         if any(done):
-            end_here(log_probs, done, eos)
-        paths, ends = extend(paths, log_probs, pick(log_probs, moment), eos)
+            end_here(log_probs, done, eos if end is None else end)
+        paths, ends = extend(paths, *pick(log_probs, moment), eos)
         rows = torch.arange(ends.numel(), device=device).view_as(ends)
         if any(done) or bool(ends.any()):  # the step's one look at the device
             ended = Candidates(paths.log_probs.where(ends, -math.inf), paths.tokens, rows)
@@ -146,11 +153,11 @@ def follow(
 
 
 def extend(paths: Paths, log_probs: Tensor, tokens: Tensor, eos: int) -> tuple[Paths, Tensor]:
-    """Each path with one more of these tokens (B, W), and which of them (B, W) end by that.
+    """Each path with one more of these tokens (B, W), at their log-probabilities, and which of them (B, W) end by that.
 
     What has ended goes on for as long as its sentence is followed, and counts no more.
     """
-    total = paths.log_probs + log_probs.gather(2, tokens[..., None])[..., 0]
+    total = paths.log_probs + log_probs
     ends = tokens == eos
     if tokens.size(1) > 1:
         ends = ends & ~paths.ended

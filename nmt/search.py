@@ -211,13 +211,15 @@ class History:
         if not self.ended:
             return [[] for _ in lengths]
         owners, scores, log_probs, nodes = self.endings(math.inf if distinct else n_best)
-        paths, tokens = self.paths(nodes).cpu(), torch.cat(self.tokens).cpu()
-        looks = torch.cat(self.looks).cpu() if self.looks else None
-        for path, owner, score, log_prob in zip(paths, owners, scores, log_probs, strict=True):
-            sentence = owner // groups
-            path = path[path >= self.roots]  # (T,)
-            words = tuple(tokens[path].tolist())
-            look = None if looks is None else looks[path - self.roots, : lengths[sentence]]  # (T, S)
+        paths = self.paths(nodes)
+        tokens, lasting = torch.cat(self.tokens)[paths].tolist(), (paths >= self.roots).sum(1).tolist()
+        paths, looks = paths.cpu(), torch.cat(self.looks).cpu() if self.looks else None
+        for path, said, last, owner, score, log_prob in zip(
+            paths, tokens, lasting, owners, scores, log_probs, strict=True
+        ):
+            sentence, first = owner // groups, len(said) - last
+            words = tuple(said[first:])
+            look = None if looks is None else looks[path[first:] - self.roots, : lengths[sentence]]  # (T, S)
             found[sentence].setdefault((distinct or tuple)(words), Hypothesis(words, score, log_prob, look))
         return [list(different.values())[:n_best] for different in found]
 
@@ -343,6 +345,7 @@ def beam_search(
     *,
     bos: int,
     eos: int,
+    end: int | None = None,
     banned: Sequence[int] = (),
     rules: Sequence[Rule] = (),
     choose: Choice = best,
@@ -379,7 +382,7 @@ def beam_search(
             rule(log_probs, moment)
         done = [limits[sentence] < length for sentence in sentences]
         if any(done):
-            end_here(log_probs, done, eos)
+            end_here(log_probs, done, eos if end is None else end)
         candidates = choose(frontier.log_probs, log_probs, size, moment)
         frontier, rows, ends = advance(frontier, candidates, size, eos)
         # Until anything has ended, only limits make done, and `any` is the step's one look at the device.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import sentencepiece
 
@@ -58,6 +58,7 @@ class Tokenizer:
         self.processor = sentencepiece.SentencePieceProcessor()
         if not model:  # sentencepiece takes the empty string for a model without pieces
             raise ValueError("the model is empty")
+        self.known = Pieces(self.processor)
         try:
             self.processor.LoadFromSerializedProto(model)
         except RuntimeError as error:
@@ -109,8 +110,7 @@ class Tokenizer:
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces behind ids, for people to look at; a U+2581 stands where a word begins."""
-        pieces: list[str] = self.processor.id_to_piece([int(i) for i in ids])
-        return pieces
+        return [self.known[int(i)] for i in ids]
 
     @property
     def size(self) -> int:
@@ -124,6 +124,17 @@ class Tokenizer:
     def digest(self) -> str:
         """SHA-256 of the model, in hexadecimal: equal digests encode alike."""
         return hashlib.sha256(self.model).hexdigest()
+
+
+class Pieces(dict[int, str]):
+    """The pieces behind ids, looked up when they are first wanted."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __missing__(self, number: int) -> str:
+        piece: str = self.processor.id_to_piece(number)
+        return self.setdefault(number, piece)
 
 
 def normalise(line: str) -> str:

@@ -33,9 +33,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rules": {"search"},
     "diversity": {"search"},
     "columns": {"native", "search"},
+    "offers": {"columns", "search"},
     "constraints": {"search", "rules"},
     "sampling": {"search", "states", "rules"},
-    "decoding": {"search", "states", "rules", "columns", "constraints", "diversity", "sampling", "steppers"},
+    "decoding": {
+        *("search", "states", "rules", "columns", "constraints", "diversity", "offers", "sampling", "steppers"),
+    },
     "check": {"corpus"},
     "batches": {"corpus", "tokenizer"},
     "model.products": {"native"},

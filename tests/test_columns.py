@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from nmt import columns
 from nmt.columns import best_of_columns, most_probable
@@ -52,4 +53,6 @@ def test_the_most_probable_is_found(vocabulary):
     log_probs = torch.randn(50, 2, vocabulary, generator=torch.Generator().manual_seed(1))
     log_probs[0, 0, -1] = log_probs[1, 1, 0] = 9
     log_probs[2, 0, 3] = math.nan
-    assert most_probable(log_probs, None).equal(log_probs.argmax(2))
+    values, tokens = most_probable(log_probs, None)
+    assert tokens.equal(log_probs.argmax(2))
+    assert_close(values, log_probs.amax(2), rtol=0, atol=0, equal_nan=True)

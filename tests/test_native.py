@@ -236,6 +236,44 @@ def test_nan_is_above_all():
 
 
 @compiled
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("n", [1, 7, 200])  # rows in one block, and in two
+@pytest.mark.parametrize("vocabulary", [10, 64, 700, 3000])  # less than a panel, one, and several parts
+@pytest.mark.parametrize("count", [1, 5])
+def test_offered_words_are_the_best_and_the_one_that_ends(n, vocabulary, count):
+    silent, end = torch.tensor([0, 4, vocabulary - 1]), 3
+    weight, x = Weight(*levels_of(vocabulary, 50), drawn(vocabulary)), drawn(n, 50)
+    expected = weight.multiply(x).log_softmax(1)
+    ends = expected[:, end].clone()
+    expected[:, [end, *silent]] = -math.inf
+    values, places = expected.topk(count)
+    log_probs, words = weight.offer(x, count, end, silent)
+    assert_close(log_probs[:, 0], ends, rtol=1e-6, atol=2e-6)
+    assert_close(log_probs[:, 1:], values, rtol=1e-6, atol=2e-6)
+    assert words[:, 0].eq(end).all()
+    assert words[:, 1:].equal(places)
+
+
+@compiled
+def test_what_a_row_is_offered_does_not_depend_on_the_others():
+    weight, x = Weight(*levels_of(3000, 50), drawn(3000)), drawn(40, 50)
+    together = weight.offer(x, 5, 3, torch.tensor([0]))
+    alone = [weight.offer(row[None], 5, 3, torch.tensor([0])) for row in x]
+    for one, others in zip(together, zip(*alone, strict=True), strict=True):
+        assert one.equal(torch.cat(others))
+
+
+@compiled
+def test_of_equals_the_first_words_are_offered_and_nan_is_seen():
+    levels = torch.ones(2000, 4, dtype=torch.int8)
+    weight, x = Weight(levels, torch.ones(2000)), torch.tensor([[1.0, 0, 0, 0], [0, math.nan, 0, 0]])
+    log_probs, words = weight.offer(x, 3, 1, torch.tensor([2]))
+    assert words[0].tolist() == [1, 0, 3, 4]
+    assert_close(log_probs[0], torch.full((4,), -math.log(2000)))
+    assert log_probs[1].isnan().all()
+
+
+@compiled
 @pytest.mark.parametrize(("width", "size"), [(1, 1), (3, 3), (5, 5), (2, 5)])
 def test_the_best_extensions(width, size):
     before, log_probs = drawn(4, width), drawn(4, width, 300)

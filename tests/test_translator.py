@@ -150,9 +150,10 @@ def test_bf16_says_the_same_here(trained, toy):
 
 
 def test_int8_says_the_same_here_and_whatever_the_batch(trained, toy):
-    rough = Translator.load(trained, precision="int8")
+    rough = Translator.load(trained, SearchOptions(beam_size=5, early_stopping=False), precision="int8")
     assert [answer.text for answer in rough.translate(toy.text("val.en"))] == toy.text("val.de")
-    same(Translator.load(trained, precision="int8", batch_tokens=1).translate(LINES), rough.translate(LINES))
+    rough, alone = (Translator.load(trained, precision="int8", batch_tokens=tokens) for tokens in (16384, 1))
+    same(alone.translate(LINES), rough.translate(LINES))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

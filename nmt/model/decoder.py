@@ -8,6 +8,7 @@ Shapes: **B** sentences, **N** rows (hypotheses; K per sentence, side by side), 
 **H** hidden size, **R** readout, **L** layers.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -124,10 +125,12 @@ class Decoder(nn.Module):
         self.readout = readout(stack[-1].output_size, attention.size, input_size, readout_size)
         self.residual, self.dropout = residual, dropout
 
-    def start(self, encoded: Encoded) -> DecoderState:
-        """The state before the first word, with one row per sentence."""
+    def start(
+        self, encoded: Encoded, prepare: Callable[[Tensor, Tensor, Tensor], Memory] | None = None
+    ) -> DecoderState:
+        """The state before the first word, with one row per sentence; `prepare` may stand in for the attention's."""
         whole = vector(encoded.final)
-        memory = self.attention.prepare(encoded.outputs, encoded.mask, whole)
+        memory = (prepare or self.attention.prepare)(encoded.outputs, encoded.mask, whole)
         alignment = encoded.outputs.new_zeros(memory.mask.shape)
         return DecoderState(self.bridge(encoded.final, self.attention.summarise(memory, whole)), alignment, memory)
 

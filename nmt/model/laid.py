@@ -27,11 +27,9 @@ from nmt.model.cells import Cell, DeepTransition, LSTMCell, LSTMState, State
 from nmt.model.decoder import MaxoutReadout, PlainReadout, TanhReadout
 from nmt.model.laid_cells import Pack, Words, is_plain, of_input, step_of, together, within_bounds
 from nmt.model.laid_encoder import LaidEncoder, WholeEncoder
-from nmt.model.products import Own, Precision, Rows, own_lstm, pack, product, serves_int8
+from nmt.model.products import Own, Precision, Rows, in_fp16, own_lstm, pack, product, serves_int8
 from nmt.model.recurrent import Layer
 from nmt.model.seq2seq import Seq2Seq
-
-FP16 = torch.finfo(torch.float16).max  # what is larger is cut off there
 
 
 class DecodingMemory(NamedTuple):
@@ -64,8 +62,10 @@ class Reader:
 
     def said(self, values: Tensor) -> Tensor:
         """What each value of the context (B, S, C) says: (B, S, G); in fp16 where our own kernel reads it."""
+        if self.narrow and isinstance(self.of_context, Own):
+            return self.of_context.halved(values)
         said: Tensor = self.of_context(values.flatten(0, 1))
-        return (in_fp16(said) if self.narrow else said).view(*values.shape[:2], said.size(-1))
+        return said.view(*values.shape[:2], said.size(-1))
 
     def __call__(self, x: Tensor, weights: Tensor, said: Tensor) -> Tensor:
         """The sums (N, G), from x (N, X) and how much of each value the context is, weights (B, K, S)."""
@@ -127,7 +127,7 @@ class OwnUpper:
 
     def said(self, values: Tensor) -> Tensor:
         """What each value of the context (B, S, C) says: (B, S, G), in fp16; nothing to one that is not shared."""
-        return values[:, :, :0] if self.of_context is None else narrowed(self.of_context, values)
+        return values[:, :, :0] if self.of_context is None else self.of_context.halved(values)
 
     def __call__(self, x: Tensor, weights: Tensor, said: Tensor, state: State) -> State:
         """As `Upper`."""
@@ -135,17 +135,6 @@ class OwnUpper:
         if self.of_context is None:
             return LSTMState(*self.weight.step([x, said, hidden], memory))
         return LSTMState(*self.weight.step([x, hidden], memory, native.weigh(weights, said)))
-
-
-def narrowed(says: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """What each value (B, S, C) says (B, S, G), in fp16."""
-    said = in_fp16(says(values.flatten(0, 1)))
-    return said.view(*values.shape[:2], said.size(-1))
-
-
-def in_fp16(x: Tensor) -> Tensor:
-    """The same numbers in fp16."""
-    return x.clamp(-FP16, FP16).half()
 
 
 class TanhRead:
@@ -206,6 +195,10 @@ class LaidModel:
             self.encoder = LaidEncoder(model.encoder, model.source_embedding.weight.detach(), precision)
         self.decoder, self.attention, self.residual = decoder, decoder.attention, decoder.residual
         self.dots = isinstance(self.attention, DotAttention | GeneralAttention) and native.serves(embedding)
+        self.halved = self.dots and precision == "int8"
+        self.keys: Own | None = None
+        if self.halved and isinstance(self.attention, GeneralAttention):
+            self.keys = Own(self.attention.key.weight, None)
         packed = partial(pack, precision=precision)
         cells = cast(list[Cell], [layer.cells[0] for layer in cast(list[Layer], decoder.layers)])
         self.first, self.precision = step_of(cells[0], precision), precision
@@ -229,18 +222,40 @@ class LaidModel:
 
     def start(self, source: Tensor, lengths: Tensor) -> DecodingState:
         """Encode ids (B, S) of these lengths (B,); the state before the first target word."""
-        layers, alignment, memory = self.decoder.start(self.encoder(source, lengths))
-        memory = Memory(*(part.contiguous() for part in memory))  # values and keys (B, S, C), (B, S, A)
+        layers, alignment, memory = self.decoder.start(self.encoder(source, lengths), self.prepare)
         said = tuple(reader.said(memory.values) for reader in (*self.uppers, self.readout))
         early = product(self.attention.early(memory, 1)[:, 0], self.of_early)[:, None]  # (B, 1, G)
-        if self.dots and self.precision == "int8":
-            memory = memory._replace(values=in_fp16(memory.values), keys=in_fp16(memory.keys))
+        if self.halved:
+            memory = memory._replace(values=in_fp16(memory.values))
         return DecodingState(layers, alignment, DecodingMemory(memory, early, said))
+
+    def prepare(self, outputs: Tensor, mask: Tensor, vector: Tensor) -> Memory:
+        """As the attention does; where our own kernels serve in int8, keys are made by them, and in fp16."""
+        if self.keys is not None:
+            outputs = outputs.contiguous()
+            return Memory(outputs, self.keys.halved(outputs), mask)
+        values, keys, mask = (part.contiguous() for part in self.attention.prepare(outputs, mask, vector))
+        return Memory(values, in_fp16(keys) if self.halved else keys, mask)
 
     def step(self, tokens: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """Read one token per row (N,); log-probabilities of the next (N, V), in float32, and the state after it."""
         logits, state = self.logits(tokens, state)
         return log_softmax_(logits), state
+
+    def offers(self, count: int, silent: int) -> bool:
+        """Whether our own kernel finds the `count` best words but so many silent ones by themselves: in int8."""
+        return isinstance(self.output, Own) and count < min(native.MANY, self.output.weight.rows - silent)
+
+    def offer(
+        self, tokens: Tensor, state: DecodingState, count: int, end: int, silent: Tensor
+    ) -> tuple[Tensor, Tensor, DecodingState]:
+        """As `step`, but of each row only the log-probabilities of the best words, and the words (N, 1 + count).
+
+        First the word `end`, and then the best of the others but those that are silent (M,), the best first.
+        """
+        readout, state = self.read(tokens, state)
+        assert isinstance(self.output, Own)
+        return *self.output.weight.offer(readout, count, end, silent), state
 
     def look(self, query: Tensor, source: Memory) -> tuple[Tensor, Tensor | None]:
         """How much queries (B, K, H) look at each value (B, K, S); and, where one is alone, what they see (B*K, C)."""

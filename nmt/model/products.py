@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from nmt import native
 
+FP16 = torch.finfo(torch.float16).max
 CPU_INFO = Path("/proc/cpuinfo")  # what Linux knows of the CPU
 
 
@@ -244,6 +245,17 @@ class Own:
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
         """Addend (n, M), contiguous, which is written over, + the product of x."""
         return addend.add_(self(x))
+
+    def halved(self, x: Tensor) -> Tensor:
+        """The product of x (..., E) in fp16: (..., M)."""
+        rows, whole = x.flatten(0, -2), self.weight.rows % native.PANEL == 0
+        said = self(rows, "halved") if whole else in_fp16(self(rows))
+        return said.view(*x.shape[:-1], said.size(-1))
+
+
+def in_fp16(x: Tensor) -> Tensor:
+    """The same numbers in fp16; what is larger than it has is cut off."""
+    return x.clamp(-FP16, FP16).half()
 
 
 Product = Packed | Quantised | Own

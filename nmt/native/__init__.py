@@ -50,6 +50,7 @@ SIGNATURES = {
     "lstm_backward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 6],
     "log_softmax": [NUMBER, NUMBER, ARRAY],
     "largest": [NUMBER] * 3 + [ARRAY] * 3,
+    "offer": [ARRAY, NUMBER, NUMBER, ARRAY, *[NUMBER] * 4, *[ARRAY] * 3],
     "best": [NUMBER] * 5 + [ARRAY] * 5,
     "weigh": [NUMBER] * 4 + [ARRAY] * 4,
     "attend": [FLAG] + [NUMBER] * 4 + [ARRAY] * 4 + [NUMBER] + [ARRAY] * 2,
@@ -179,6 +180,19 @@ class Weight:
         out = torch.empty(rows, self.rows, dtype=torch.float16 if result == "halved" else torch.float32)
         self.library.multiply(self.address, rows, columns, x.data_ptr(), stride, out.data_ptr(), RESULTS[result])
         return out
+
+    def offer(self, x: Tensor, count: int, end: int, silent: Tensor) -> tuple[Tensor, Tensor]:
+        """The best words of logits, which are the product of x (n, E): log-probabilities and words, (n, 1 + count).
+
+        First the word `end`, and then the `count` most probable others, but those that are silent (m).
+        """
+        (rows, columns), stride = x.shape, _stride(x)
+        log_probs, words = torch.empty(rows, 1 + count), torch.empty(rows, 1 + count, dtype=torch.long)
+        self.library.offer(
+            *(self.address, rows, columns, x.data_ptr(), stride, count, end, len(silent), silent.data_ptr()),
+            *(log_probs.data_ptr(), words.data_ptr()),
+        )
+        return log_probs, words
 
 
 class LSTMWeight:

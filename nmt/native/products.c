@@ -4,24 +4,15 @@
    unsigned bytes by 64 signed ones and adds each four up in 32 bits. So an input is stored as its level + 128, and 128
    times the sum of a weight's row is taken off again (`offsets`). Weights lie in panels of 64 of their rows, the last filled
    up with zeros: four columns of each row, then the next four. */
+#include "products.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "vectors.h"
-
-enum { PANEL = 64, TILE = 6, BLOCK = 96 }; /* rows of a weight, and of inputs, whose sums are kept in registers */
+enum { TILE = 6 }; /* rows of inputs whose sums with a panel are kept in registers */
 
 static int64_t padded(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
-
-/* A weight of M rows and E columns, a multiple of four: levels of its rows, as `pack` lays them out, and what belongs to
-   each row, with room for all of the last panel. */
-typedef struct {
-    int64_t rows, columns;
-    const int8_t *levels;
-    const int32_t *offsets;
-    const float *scales, *bias;
-} weight;
 
 /* What is added to a product, in fp16: its row n is row which[n] of a matrix, or row n. Nothing: NULL. */
 typedef struct {
@@ -50,12 +41,6 @@ void pack(int64_t rows, int64_t columns, const int8_t *levels, int8_t *packed, i
     }
 }
 
-/* What is multiplied: rows of several matrices side by side, each filled up to a multiple of four columns. */
-typedef struct {
-    const float *rows;
-    int64_t stride, columns;
-} input;
-
 /* Round row n of inputs to levels of its largest: the levels + 128; and what a level is worth, NaN if any input is. */
 static float round_row(int64_t parts, const input *inputs, int64_t n, uint8_t *levels) {
     floats largest = _mm512_setzero_ps();
@@ -78,13 +63,7 @@ static float round_row(int64_t parts, const input *inputs, int64_t n, uint8_t *l
     return nan ? NAN : step;
 }
 
-/* Inputs (n, E) in levels. */
-typedef struct {
-    uint8_t *levels; /* (n, E) */
-    float *steps;    /* (n) what a level is worth */
-} rounded;
-
-static rounded round_rows(int64_t n, int64_t parts, const input *inputs, int64_t width) {
+rounded round_rows(int64_t n, int64_t parts, const input *inputs, int64_t width) {
     rounded found = {malloc(n * (width + (int64_t)sizeof(float))), NULL};
     if (!found.levels) abort();
     found.steps = (float *)(found.levels + n * width);
@@ -98,12 +77,13 @@ INLINE void add_products(__m512i *sums, __m512i x, __m512i levels) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(*sums) : "v"(x), "v"(levels));
 }
 
-/* Where the results of a tile go: to `out` (n, M), as they are, as tanh of them or in fp16; or through an LSTM's step. */
+/* Where the results of a tile go: to `out` (n, M), as they are, as tanh of them or in fp16, where what is larger is cut off; or through an LSTM's step. */
 enum result { PLAIN, SQUASHED, HALVED, STEP };
 typedef struct {
     enum result kind;
     void *out;
-    addend plus; /* of a step */
+    int64_t stride, row, first; /* of out, and which row and column of the product its first is */
+    addend plus;                /* of a step */
     lstm state;
 } target;
 
@@ -127,15 +107,23 @@ INLINE const uint16_t *told(const addend *plus, int64_t row, int64_t width) {
     return plus->rows + (plus->which ? plus->which[row] : row) * width;
 }
 
+/* Where in out a number of the product stands. */
+INLINE int64_t place(const target *to, int64_t row, int64_t column) {
+    return (row - to->row) * to->stride + column - to->first;
+}
+
 /* Have what the end of a tile reads and writes brought to the cache meanwhile. */
 INLINE void fetch(const int is_lstm, const target *to, int64_t rows, int64_t row, int64_t first) {
     if (!is_lstm) {
-        const char *out = (const char *)to->out + (row * rows + first) * (to->kind == HALVED ? 2 : 4);
+        const char *out = (const char *)to->out + place(to, row, first) * (to->kind == HALVED ? 2 : 4);
         EACH(4) __builtin_prefetch(out + 64 * k, 1);
         return;
     }
     if (to->plus.rows) EACH(2) _mm_prefetch(told(&to->plus, row, rows) + first + 32 * k, _MM_HINT_T0);
-    _mm_prefetch(to->state.before + row * to->state.size + first / 4, _MM_HINT_T0);
+    const int64_t at = row * to->state.size + first / 4;
+    _mm_prefetch(to->state.before + at, _MM_HINT_T0);
+    __builtin_prefetch(to->state.memory + at, 1);
+    __builtin_prefetch(to->state.output + at, 1);
 }
 
 /* The sums of `count` inputs with a panel of a weight, and what becomes of them; the compiler knows the count. */
@@ -174,8 +162,9 @@ INLINE void tile(const int count, const int is_lstm, const weight *by, int64_t f
             EACH(4) sum[k] = _mm512_add_ps(sum[k], more[k]);
         }
         if (is_lstm) continue;
-        const int64_t at = (row + each) * by->rows + first;
+        const int64_t at = place(to, row + each, first);
         if (to->kind == HALVED) {
+            EACH(4) sum[k] = between(-65504.0f, 65504.0f, sum[k]);
             store_halves((uint16_t *)to->out + at, sum);
             continue;
         }
@@ -203,22 +192,31 @@ static void lstm_tile(int count, const weight *by, int64_t first, rounded x, int
     TILES(1)
 }
 
+/* All tiles of some rows of inputs and of a weight. */
+static void tiles(const weight *by, int64_t from, int64_t last, rounded x, int64_t start, int64_t end, const target *to) {
+#pragma omp parallel for if ((last - from) * by->columns > 1 << 19)
+    for (int64_t first = from; first < last; first += PANEL)
+        for (int64_t row = start; row < end; row += TILE)
+            (to->kind == STEP ? lstm_tile : any_tile)(end - row < TILE ? end - row : TILE, by, first, x, row, to);
+}
+
+void multiply_some(const weight *by, int64_t first, int64_t last, rounded x, int64_t row, int64_t end, float *out,
+                   int64_t stride) {
+    const target to = {PLAIN, out, stride, row, first, {NULL, NULL}, {NULL, NULL, NULL, 0}};
+    tiles(by, first, last, x, row, end, &to);
+}
+
 /* All tiles of inputs (n, E) and a weight. */
 static void every_tile(const weight *by, int64_t n, int64_t parts, const input *inputs, const target *to) {
     const rounded x = round_rows(n, parts, inputs, by->columns);
-    for (int64_t block = 0; block < n; block += BLOCK) {
-        const int64_t end = n < block + BLOCK ? n : block + BLOCK;
-#pragma omp parallel for if (by->rows * by->columns > 1 << 19)
-        for (int64_t first = 0; first < by->rows; first += PANEL)
-            for (int64_t row = block; row < end; row += TILE)
-                (to->kind == STEP ? lstm_tile : any_tile)(end - row < TILE ? end - row : TILE, by, first, x, row, to);
-    }
+    for (int64_t block = 0; block < n; block += BLOCK)
+        tiles(by, 0, by->rows, x, block, n < block + BLOCK ? n : block + BLOCK, to);
     free(x.levels);
 }
 
 /* Inputs x (n, E) times a weight (M, E), its bias added: to out (n, M); in fp16 only where M is a multiple of 64. */
 void multiply(const weight *by, int64_t n, int64_t columns, const float *x, int64_t stride, void *out, int result) {
-    const target to = {(enum result)result, out, {NULL, NULL}, {NULL, NULL, NULL, 0}};
+    const target to = {(enum result)result, out, by->rows, 0, 0, {NULL, NULL}, {NULL, NULL, NULL, 0}};
     const input inputs = {x, stride, columns};
     every_tile(by, n, 1, &inputs, &to);
 }
@@ -227,7 +225,7 @@ void multiply(const weight *by, int64_t n, int64_t columns, const float *x, int6
    told. The weight and the addend have in each panel the gates i, f, o, g of 16 cells, filled up with zeros. */
 void lstm_step(const weight *by, int64_t n, int64_t size, int64_t parts, const input *inputs, const uint16_t *plus,
                const int64_t *which, const float *before, float *memory, float *output) {
-    const target to = {STEP, NULL, {plus, which}, {before, memory, output, size}};
+    const target to = {STEP, NULL, 0, 0, 0, {plus, which}, {before, memory, output, size}};
     every_tile(by, n, parts, inputs, &to);
 }
 

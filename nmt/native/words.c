@@ -1,8 +1,9 @@
 /* What a search needs of the words that may come next: their log-probabilities, and the largest of them. And attention:
    how much each value of a memory is looked at, and what they say to their readers, so weighed. */
 #include <math.h>
+#include <stdlib.h>
 
-#include "vectors.h"
+#include "products.h"
 
 INLINE floats largest_of_four(const floats *x) {
     return _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
@@ -72,16 +73,20 @@ INLINE void put(ranking *in, float value, int64_t place) {
     in->found += in->found < in->most;
 }
 
-/* The largest of a row (V). */
-static void largest_of_row(int64_t size, const float *x, ranking *in) {
-    const floats least = all(least_of_largest(size, in->most, x));
+/* The largest of a row (V), whose places are counted from `first` on. */
+static void largest_of_row(int64_t first, int64_t size, const float *x, ranking *in) {
+    const int full = in->found == in->most;
+    const floats least = all(full ? in->values[in->most - 1] : least_of_largest(size, in->most, x));
     for (int64_t at = 0; at < size; at += 64) {
         floats some[4];
         uint64_t good = 0;
         load(some, x + at, size - at, -INFINITY);
         EACH(4) good |= (uint64_t)_mm512_cmp_ps_mask(some[k], least, _CMP_NLT_UQ) << 16 * k;
         if (size - at < 64) good &= ((uint64_t)1 << (size - at)) - 1;
-        for (; good; good &= good - 1) put(in, x[at + __builtin_ctzll(good)], at + __builtin_ctzll(good));
+        for (; good; good &= good - 1) {
+            const int64_t place = at + __builtin_ctzll(good);
+            put(in, x[place], first + place);
+        }
     }
 }
 
@@ -89,7 +94,7 @@ static void largest_of_row(int64_t size, const float *x, ranking *in) {
 void largest(int64_t n, int64_t size, int64_t most, const float *x, float *values, int64_t *places) {
     for (int64_t row = 0; row < n; row++) {
         ranking in = {most, 0, values + row * most, places + row * most};
-        largest_of_row(size, x + row * size, &in);
+        largest_of_row(0, size, x + row * size, &in);
     }
 }
 
@@ -103,12 +108,85 @@ void best(int64_t sentences, int64_t width, int64_t size, int64_t most, int64_t 
         ranking chosen = {count, 0, scores, parents};
         for (int64_t parent = 0; parent < width; parent++, x += size) {
             ranking in = {most, 0, values, places};
-            largest_of_row(size, x, &in);
+            largest_of_row(0, size, x, &in);
             for (int64_t rank = 0; rank < most; rank++)
                 put(&chosen, before[row * width + parent] + values[rank], parent * size + places[rank]);
         }
         for (int64_t rank = 0; rank < count; rank++) words[rank] = parents[rank] % size, parents[rank] /= size;
     }
+}
+
+/* What is known of a row's words once some have been seen: the largest logit, the sum of e^(x - highest), that of the word
+   that ends, and the best of the others. */
+typedef struct {
+    float highest, sum, end;
+    ranking best;
+} outlook;
+
+/* See `size` more words of a row, from `first` on; what is no choice is written over. */
+static void see(outlook *row, int64_t first, int64_t size, float *x, int64_t end, int64_t silent, const int64_t *never) {
+    floats some[4], most[4], sums[4];
+    EACH(4) most[k] = all(-INFINITY);
+    for (int64_t at = 0; at < size; at += 64) {
+        load(some, x + at, size - at, -INFINITY);
+        EACH(4) most[k] = _mm512_max_ps(most[k], some[k]);
+    }
+    const float highest = _mm512_reduce_max_ps(largest_of_four(most));
+    if (!(highest <= row->highest)) row->sum *= expf(row->highest - highest), row->highest = highest;
+    EACH(4) sums[k] = _mm512_setzero_ps();
+    for (int64_t at = 0; at < size; at += 64) {
+        load(some, x + at, size - at, -INFINITY);
+        EACH(4) some[k] = _mm512_max_ps(all(-86.0f), _mm512_sub_ps(some[k], all(row->highest)));
+        exponentials(4, some);
+        EACH(4) sums[k] = _mm512_add_ps(sums[k], some[k]);
+    }
+    EACH(2) sums[k] = _mm512_add_ps(sums[k], sums[k + 2]);
+    row->sum += _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+    if (end >= first && end < first + size) row->end = x[end - first], x[end - first] = -INFINITY;
+    for (const int64_t *word = never; word < never + silent; word++)
+        if (*word >= first && *word < first + size) x[*word - first] = -INFINITY;
+    if (row->best.found < row->best.most || !(highest <= row->best.values[row->best.most - 1]))
+        largest_of_row(first, size, x, &row->best);
+}
+
+/* Logits at once, columns seen together, logits from which on threads pay, and rows at once. */
+enum { ROOM = 1 << 16, SOME = 4 * PANEL, MANY = 1 << 14, ROWS = 192 };
+
+/* Of inputs x (n, E) times a weight (V, E), which are logits: of each row the log-probability of the word that ends, and of
+   the `count` best of the others but those that are said never; and the words, (n, 1 + count). What all words are worth is
+   written nowhere: it is looked at some columns at a time, while it is in the cache. */
+void offer(const weight *by, int64_t n, int64_t columns, const float *x, int64_t stride, int64_t count, int64_t end,
+           int64_t silent, const int64_t *never, float *log_probs, int64_t *words) {
+    const input inputs = {x, stride, columns};
+    const rounded levels = round_rows(n, 1, &inputs, by->columns);
+    for (int64_t block = 0; block < n; block += ROWS) {
+        const int64_t rows = n - block < ROWS ? n - block : ROWS, fit = ROOM / rows / SOME * SOME;
+        const int64_t size = fit > SOME ? fit : SOME;
+        float *logits = malloc(rows * size * sizeof(float));
+        outlook seen[ROWS];
+        if (!logits) abort();
+        for (int64_t row = 0; row < rows; row++) {
+            const int64_t at = (block + row) * (1 + count);
+            seen[row] = (outlook){-INFINITY, 0, 0, {count, 0, log_probs + at + 1, words + at + 1}};
+        }
+        for (int64_t first = 0; first < by->rows; first += size) {
+            const int64_t some = by->rows - first < size ? by->rows - first : size;
+            multiply_some(by, first, first + some, levels, block, block + rows, logits, size);
+#pragma omp parallel for if (rows * some > MANY)
+            for (int64_t row = 0; row < rows; row++)
+                for (int64_t part = 0; part < some; part += SOME)
+                    see(&seen[row], first + part, some - part < SOME ? some - part : SOME, logits + row * size + part, end,
+                        silent, never);
+        }
+        for (int64_t row = 0; row < rows; row++) {
+            const float total = logf(seen[row].sum);
+            float *found = log_probs + (block + row) * (1 + count);
+            words[(block + row) * (1 + count)] = end, found[0] = seen[row].end;
+            for (int64_t rank = 0; rank <= count; rank++) found[rank] = (found[rank] - seen[row].highest) - total;
+        }
+        free(logits);
+    }
+    free(levels.levels);
 }
 
 /* What values say to so many rows, `said` (S, G) in fp16, weighed by (rows, S): written in fp16; or added to floats, of
@@ -185,6 +263,12 @@ INLINE float dot(const int half, int64_t size, const float *x, const void *y, in
     return _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
 }
 
+/* Have a row of an array brought to the cache meanwhile. */
+INLINE void fetch(const int half, const void *x, int64_t row, int64_t size) {
+    const int64_t bytes = size * (half ? 2 : 4);
+    for (int64_t at = 0; at < bytes; at += 64) _mm_prefetch((const char *)x + row * bytes + at, _MM_HINT_T1);
+}
+
 /* Softmax of a row, in its place, where the mask is 1; 0 elsewhere. */
 static void softmax(int64_t size, float *x, const uint8_t *mask) {
     float highest = -INFINITY, sum = 0;
@@ -205,9 +289,12 @@ static void softmax(int64_t size, float *x, const uint8_t *mask) {
 INLINE void look(const int half, int64_t sentences, int64_t each, int64_t values, int64_t size, const float *queries,
                  const void *keys, const uint8_t *mask, float *weights, int64_t width, const void *memory, float *context) {
     for (int64_t first = 0; first < sentences * values; first += values, mask += values) {
-        for (int64_t value = 0; value < values; value++)
+        for (int64_t value = 0; value < values; value++) {
+            fetch(half, keys, first + values + value, size);
+            if (context) fetch(half, memory, first + value, width);
             for (int64_t row = 0; row < each; row++)
                 weights[row * values + value] = dot(half, size, queries + row * size, keys, (first + value) * size);
+        }
         for (int64_t row = 0; row < each; row++) softmax(values, weights + row * values, mask);
         for (int64_t row = 0; context && row < each; row++, context += width)
             for (int64_t at = 0; at < width; at += 64) {
