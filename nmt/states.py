@@ -1,12 +1,20 @@
 """Taking rows of a model's state, which is any nesting of tuples of tensors.
 
-What lies under a field named `memory` has one row per sentence, and every other tensor one per hypothesis.
+What lies under a field named `memory` has one row per sentence, and every other tensor one per hypothesis; of what is
+`Picked` only the numbers of its rows are taken.
 """
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Picked(NamedTuple):
+    """Rows of what a state has one of per hypothesis, not yet taken: for a step that reads them where they lie."""
+
+    whole: Any
+    rows: Any = None  # (N,) their numbers; None for all, in order
 
 
 class Leaving(NamedTuple):
@@ -42,6 +50,8 @@ def select(state: Any, rows: Tensor | Leaving | None, sentences: Tensor | Leavin
     """
     if rows is None:
         return state
+    if isinstance(state, Picked):
+        return Picked(state.whole, rows if state.rows is None else select(state.rows, rows, None))
     if isinstance(state, Tensor):
         return state.index_select(0, rows) if isinstance(rows, Tensor) else rows.close(state)
     if not hasattr(state, "_fields"):

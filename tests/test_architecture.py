@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model.encoder": {"model.recurrent", "model.cells"},
     "model.decoder": {"model.recurrent", "model.attention", "model.encoder", "model.cells"},
     "model.seq2seq": {"model.encoder", "model.decoder", "model.attention", "model.cells"},
-    "model.laid": {"model", "native"},
+    "model.laid": {"model", "native", "states"},
     "model.laid_cells": {"model", "native"},
     "model.laid_encoder": {"model", "native"},
     "model.narrowed": {"model.laid"},

@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from nmt.states import leaving, select
+from nmt.states import Picked, leaving, select
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,14 @@ def test_two_views_of_one_memory_may_both_be_closed():
     memory = torch.arange(5)
     closed = select((memory, memory[:]), gone, None)
     assert [part.tolist() for part in closed] == [gone.order, gone.order]
+
+
+def test_of_what_is_picked_only_the_numbers_are_taken():
+    whole = torch.arange(5)
+    once = select((Picked(whole), whole), torch.tensor([4, 1, 1]), None)
+    twice = select(once, torch.tensor([2, 0]), None)
+    assert [picked.rows.tolist() for picked, _ in (once, twice)] == [[4, 1, 1], [1, 4]]
+    for picked, taken in (once, twice):
+        assert picked.whole is whole
+        assert picked.whole[picked.rows].equal(taken)
+    assert select(Picked(whole), None, None).rows is None

@@ -11,7 +11,7 @@ Shapes: **B** sentences, **S** source length, **K** hypotheses of a sentence, **
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import ref
 
 import torch
@@ -70,7 +70,7 @@ class Graph:
     def __init__(self, model: LaidModel, shape: Shape, example: DecodingState) -> None:
         rows, device = shape.sentences * shape.width, example.memory.source.values.device
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
-        layers = each(example.layers, lambda part: part.new_zeros(rows, part.size(1)))
+        layers = each(cast(tuple[State, ...], example.layers), lambda part: part.new_zeros(rows, part.size(1)))
         self.state = DecodingState(layers, example.alignment[:0], roomy(example.memory, shape))
         self.copied: Callable[[], Tensor | None] = lambda: None  # whose memory, for as long as it is searched
         self.model = model

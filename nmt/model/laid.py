@@ -25,11 +25,12 @@ from nmt import native
 from nmt.model.attention import Attention, DotAttention, FixedContext, GeneralAttention, Memory
 from nmt.model.cells import Cell, DeepTransition, LSTMCell, LSTMState, State
 from nmt.model.decoder import MaxoutReadout, PlainReadout, TanhReadout
-from nmt.model.laid_cells import Pack, Words, is_plain, of_input, step_of, together, within_bounds
+from nmt.model.laid_cells import OwnLSTMStep, Pack, Words, is_plain, of_input, step_of, together, within_bounds
 from nmt.model.laid_encoder import LaidEncoder, WholeEncoder
 from nmt.model.products import Own, Precision, Rows, in_fp16, own_lstm, pack, product, serves_int8
 from nmt.model.recurrent import Layer
 from nmt.model.seq2seq import Seq2Seq
+from nmt.states import Picked
 
 
 class DecodingMemory(NamedTuple):
@@ -43,7 +44,7 @@ class DecodingMemory(NamedTuple):
 class DecodingState(NamedTuple):
     """All that is carried from word to word."""
 
-    layers: tuple[State, ...]  # per layer, (N, H), ...
+    layers: tuple[State, ...] | Picked  # per layer, (N, H), ...; where our own kernel takes steps, its rows are picked
     alignment: Tensor  # (N, S) what the last word looked at; width 0 without attention
     memory: DecodingMemory
 
@@ -83,6 +84,8 @@ class LoneReader:
         self, weight: Tensor, bias: Tensor, context: int, pack: Pack, bounded: bool, heard: bool, squash: bool = False
     ) -> None:
         self.of_both, self.squash = pack(weight.detach(), bias.detach(), bounded=bounded and heard), squash
+        if isinstance(self.of_both, Own):
+            self.of_both = Own(weight, bias, [weight.size(1) - context, context])
 
     def said(self, values: Tensor) -> Tensor:
         """Nothing: (B, S, 0)."""
@@ -90,10 +93,10 @@ class LoneReader:
 
     def __call__(self, x: Tensor, weights: Tensor, context: Tensor) -> Tensor:
         """The sums (N, G), from x (N, X) and the context (N, C)."""
-        both = torch.cat([x, context], dim=1)
-        if self.squash and isinstance(self.of_both, Own):
-            return self.of_both(both, "squashed")
-        return self.of_both(both).tanh_() if self.squash else self.of_both(both)
+        if isinstance(self.of_both, Own):
+            return self.of_both.of([x, context], "squashed" if self.squash else "plain")
+        sums = self.of_both(torch.cat([x, context], dim=1))
+        return sums.tanh_() if self.squash else sums
 
 
 Lay = Callable[..., Reader | LoneReader]  # of a weight and a bias
@@ -129,12 +132,12 @@ class OwnUpper:
         """What each value of the context (B, S, C) says: (B, S, G), in fp16; nothing to one that is not shared."""
         return values[:, :, :0] if self.of_context is None else self.of_context.halved(values)
 
-    def __call__(self, x: Tensor, weights: Tensor, said: Tensor, state: State) -> State:
-        """As `Upper`."""
+    def __call__(self, x: Tensor, weights: Tensor, said: Tensor, state: State, rows: Tensor | None = None) -> State:
+        """As `Upper`; of the state these `rows` (N,) go on, or all."""
         hidden, memory = cast(LSTMState, state)
         if self.of_context is None:
-            return LSTMState(*self.weight.step([x, said, hidden], memory))
-        return LSTMState(*self.weight.step([x, hidden], memory, native.weigh(weights, said)))
+            return LSTMState(*self.weight.step([x, said, hidden], memory, rows=rows))
+        return LSTMState(*self.weight.step([x, hidden], memory, native.weigh(weights, said), rows=rows))
 
 
 class TanhRead:
@@ -210,6 +213,7 @@ class LaidModel:
         self.shared = shared or embedding.is_cuda or not isinstance(self.attention, Attention)
         lay = partial(Reader if self.shared else LoneReader, context=self.attention.size, pack=packed, heard=heard)
         self.uppers = [self._upper(cell, below, lay) for cell, below in zip(cells[1:], bounded, strict=False)]
+        self.picks = isinstance(self.first, OwnLSTMStep) and all(isinstance(upper, OwnUpper) for upper in self.uppers)
         kind = type(decoder.readout)
         self.readout = READS[kind](decoder.readout, embedding, partial(lay, bounded=bounded[-1]), precision)
         self.rows = Rows(model.output.weight, model.output.bias, precision, bounded=kind is TanhReadout)
@@ -227,7 +231,8 @@ class LaidModel:
         early = product(self.attention.early(memory, 1)[:, 0], self.of_early)[:, None]  # (B, 1, G)
         if self.halved:
             memory = memory._replace(values=in_fp16(memory.values))
-        return DecodingState(layers, alignment, DecodingMemory(memory, early, said))
+        before = Picked(layers) if self.picks else layers
+        return DecodingState(before, alignment, DecodingMemory(memory, early, said))
 
     def prepare(self, outputs: Tensor, mask: Tensor, vector: Tensor) -> Memory:
         """As the attention does; where our own kernels serve in int8, keys are made by them, and in fp16."""
@@ -279,16 +284,19 @@ class LaidModel:
             sums.view(batch, -1, sums.size(1)).add_(early)
         else:
             sums, which = self.words.told(tokens)  # (.., G), (N,)
-        layers = [self.first(sums, state.layers[0], which)]
+        before = state.layers.whole if isinstance(state.layers, Picked) else state.layers
+        picked = [state.layers.rows] if isinstance(state.layers, Picked) else []
+        layers = [self.first(sums, before[0], which, *picked)]
         x = layers[0].hidden  # (N, H)
         weights, context = self.look(x.view(batch, -1, x.size(1)), source)  # (B, K, S), (N, C)
         if context is not None:
             said = (context,) * len(said)
-        for upper, before, heard in zip(self.uppers, state.layers[1:], said, strict=False):
-            layers.append(upper(x, weights, heard, before))
+        for upper, own, heard in zip(self.uppers, before[1:], said, strict=False):
+            layers.append(upper(x, weights, heard, own, *picked))
             x = layers[-1].hidden + x if self.residual else layers[-1].hidden
         alignment = weights.flatten(0, 1)[:, : source.mask.size(1)]  # (N, S)
-        return self.readout(x, tokens, weights, said[-1]), DecodingState(tuple(layers), alignment, state.memory)
+        after = Picked(tuple(layers)) if self.picks else tuple(layers)
+        return self.readout(x, tokens, weights, said[-1]), DecodingState(after, alignment, state.memory)
 
 
 def log_softmax_(logits: Tensor) -> Tensor:

@@ -115,10 +115,13 @@ class OwnLSTMStep:
     def __init__(self, cell: LSTMCell) -> None:
         self.weight = own_lstm([together(cell.recurrent_weight)])
 
-    def __call__(self, sums: Tensor, state: State, which: Tensor | None = None) -> State:
-        """The state after a step, from rows `which` (N,) of W x + b `of_input`, or all of it (N, G)."""
+    def __call__(self, sums: Tensor, state: State, which: Tensor | None = None, rows: Tensor | None = None) -> State:
+        """The state after a step, from rows `which` (N,) of W x + b `of_input`, or all of it (N, G).
+
+        Of the state these `rows` (N,) go on, or all.
+        """
         before = cast(LSTMState, state)
-        return LSTMState(*self.weight.step([before.hidden], before.cell, sums.half(), which))
+        return LSTMState(*self.weight.step([before.hidden], before.cell, sums.half(), which, rows))
 
 
 Step = CellStep | LSTMStep | OwnLSTMStep

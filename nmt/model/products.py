@@ -233,14 +233,19 @@ class Own:
     All is summed exactly: a row comes out the same whatever stands beside it.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Of a weight (M, E), or of one `rounded` before, and a bias (M)."""
+    def __init__(self, weight: Tensor, bias: Tensor | None, widths: Sequence[int] = ()) -> None:
+        """Of a weight (M, E), or of one `rounded` before, and a bias (M); several inputs have these widths."""
         rows = weight if weight.is_quantized else rounded(weight)
-        self.weight = native.Weight(rows.int_repr(), rows.q_per_channel_scales(), bias)
+        bias = None if bias is None else bias.detach()
+        self.weight = native.Weight(rows.int_repr(), rows.q_per_channel_scales(), bias, widths)
 
     def __call__(self, x: Tensor, result: native.Result = "plain") -> Tensor:
         """The product of x (n, E), or what is to be made of it: (n, M)."""
-        return self.weight.multiply(x, result)
+        return self.weight.multiply([x], result)
+
+    def of(self, inputs: Sequence[Tensor], result: native.Result = "plain") -> Tensor:
+        """The same of several inputs (n, ..) side by side."""
+        return self.weight.multiply(inputs, result)
 
     def plus(self, x: Tensor, addend: Tensor) -> Tensor:
         """Addend (n, M), contiguous, which is written over, + the product of x."""

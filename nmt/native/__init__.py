@@ -43,14 +43,14 @@ PANEL = 64  # rows of a weight that lie together, as in products.c
 NUMBER, ARRAY, FLAG = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
 SIGNATURES = {
     "pack": [NUMBER] * 2 + [ARRAY] * 3,
-    "multiply": [ARRAY, NUMBER, NUMBER, ARRAY, NUMBER, ARRAY, FLAG],
-    "lstm_step": [ARRAY, NUMBER, NUMBER, NUMBER, *[ARRAY] * 6],
+    "multiply": [ARRAY, NUMBER, NUMBER, ARRAY, ARRAY, FLAG],
+    "lstm_step": [ARRAY, NUMBER, NUMBER, NUMBER, *[ARRAY] * 7],
     "lstm_layer": [ARRAY, *[NUMBER] * 4, *[ARRAY] * 4],
     "lstm_forward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 5],
     "lstm_backward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 6],
     "log_softmax": [NUMBER, NUMBER, ARRAY],
     "largest": [NUMBER] * 3 + [ARRAY] * 3,
-    "offer": [ARRAY, NUMBER, NUMBER, ARRAY, *[NUMBER] * 4, *[ARRAY] * 3],
+    "offer": [ARRAY, NUMBER, ARRAY, *[NUMBER] * 3, *[ARRAY] * 3],
     "best": [NUMBER] * 5 + [ARRAY] * 5,
     "weigh": [NUMBER] * 4 + [ARRAY] * 4,
     "attend": [FLAG] + [NUMBER] * 4 + [ARRAY] * 4 + [NUMBER] + [ARRAY] * 2,
@@ -147,7 +147,7 @@ class CWeight(ctypes.Structure):
 class CInput(ctypes.Structure):
     """`input` in products.c."""
 
-    _fields_ = [("rows", ARRAY), ("stride", NUMBER), ("columns", NUMBER)]
+    _fields_ = [("rows", ARRAY), ("which", ARRAY), ("stride", NUMBER), ("columns", NUMBER)]
 
 
 INPUTS = [CInput * count for count in range(4)]
@@ -173,12 +173,12 @@ class Weight:
         self.described = CWeight(*levels.shape, *arrays)
         self.address = ctypes.addressof(self.described)
 
-    def multiply(self, x: Tensor, result: Result = "plain") -> Tensor:
-        """The product of x (n, E), and the bias, (n, M): as it is, tanh of it, or in fp16, then M a multiple of 64."""
+    def multiply(self, inputs: Sequence[Tensor], result: Result = "plain") -> Tensor:
+        """The product of inputs (n, ..), and the bias, (n, M): as it is, tanh of it, or in fp16, for M in 64s."""
         assert result != "halved" or self.rows % PANEL == 0
-        (rows, columns), stride = x.shape, _stride(x)
-        out = torch.empty(rows, self.rows, dtype=torch.float16 if result == "halved" else torch.float32)
-        self.library.multiply(self.address, rows, columns, x.data_ptr(), stride, out.data_ptr(), RESULTS[result])
+        out = torch.empty(len(inputs[0]), self.rows, dtype=torch.float16 if result == "halved" else torch.float32)
+        described = len(inputs), _inputs(*inputs)
+        self.library.multiply(self.address, len(out), *described, out.data_ptr(), RESULTS[result])
         return out
 
     def offer(self, x: Tensor, count: int, end: int, silent: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,11 +186,10 @@ class Weight:
 
         First the word `end`, and then the `count` most probable others, but those that are silent (m).
         """
-        (rows, columns), stride = x.shape, _stride(x)
-        log_probs, words = torch.empty(rows, 1 + count), torch.empty(rows, 1 + count, dtype=torch.long)
+        log_probs, words = torch.empty(len(x), 1 + count), torch.empty(len(x), 1 + count, dtype=torch.long)
         self.library.offer(
-            *(self.address, rows, columns, x.data_ptr(), stride, count, end, len(silent), silent.data_ptr()),
-            *(log_probs.data_ptr(), words.data_ptr()),
+            *(self.address, len(x), _inputs(x), count, end, len(silent)),
+            *(silent.data_ptr(), log_probs.data_ptr(), words.data_ptr()),
         )
         return log_probs, words
 
@@ -206,19 +205,25 @@ class LSTMWeight:
         self.weight = Weight(levels, scales, bias, widths)
 
     def step(
-        self, inputs: Sequence[Tensor], memory: Tensor, told: Tensor | None = None, which: Tensor | None = None
+        self,
+        inputs: Sequence[Tensor],
+        memory: Tensor,
+        told: Tensor | None = None,
+        which: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Output and memory (n, H) after the memory before, from inputs (n, ..) and what else the gates are told.
 
-        That is rows `which` (n) of what is told (.., G), or all of it, in fp16, its columns `in_blocks`.
+        That is rows `which` (n) of what is told (.., G), or all of it, in fp16, its columns `in_blocks`. Of the last
+        input, its own output before, and of the memory these `rows` (n) are read, or all.
         """
         assert told is None or told.dtype == torch.float16
-        rows, memory = memory.size(0), memory.contiguous()
-        which = None if which is None else which.contiguous()
-        output, after = torch.empty(rows, self.size), torch.empty(rows, self.size)
+        memory, count = memory.contiguous(), len(memory if rows is None else rows)
+        which, rows = (part if part is None else part.contiguous() for part in (which, rows))
+        output, after = torch.empty(count, self.size), torch.empty(count, self.size)
         self.weight.library.lstm_step(
-            *(self.weight.address, rows, self.size, len(inputs), _inputs(*inputs), _at(told), _at(which)),
-            *(memory.data_ptr(), after.data_ptr(), output.data_ptr()),
+            *(self.weight.address, count, self.size, len(inputs), _inputs(*inputs, rows=rows), _at(told), _at(which)),
+            *(memory.data_ptr(), _at(rows), after.data_ptr(), output.data_ptr()),
         )
         return output, after
 
@@ -351,6 +356,8 @@ def _stride(x: Tensor) -> int:
     return x.stride(0)
 
 
-def _inputs(*parts: Tensor) -> ctypes.Array[CInput]:
-    """Inputs (n, ..), each row contiguous, side by side."""
-    return INPUTS[len(parts)](*[CInput(part.data_ptr(), _stride(part), part.size(1)) for part in parts])
+def _inputs(*parts: Tensor, rows: Tensor | None = None) -> ctypes.Array[CInput]:
+    """Inputs (n, ..), each row contiguous, side by side; of the last these rows (n), or all."""
+    described = [CInput(part.data_ptr(), None, _stride(part), part.size(1)) for part in parts]
+    described[-1].which = _at(rows)
+    return INPUTS[len(parts)](*described)

@@ -20,12 +20,17 @@ typedef struct {
     const int64_t *which;
 } addend;
 
-/* A step of an LSTM's state: memory before (n, H), which it may be written over, and after; output (n, H). */
+/* A step of an LSTM's state: memory and output after (n, H), and the memory before, whose row n is row from[n] of a matrix, or
+   row n, which it may be written over then. */
 typedef struct {
     const float *before;
+    const int64_t *from;
     float *memory, *output;
     int64_t size;
 } lstm;
+
+/* Which row of a matrix row n is. */
+INLINE int64_t row_of(const int64_t *which, int64_t n) { return which ? which[n] : n; }
 
 /* Lay levels (rows, columns), -127 to 127, out in panels; and write -128 times the sum of each row. */
 void pack(int64_t rows, int64_t columns, const int8_t *levels, int8_t *packed, int32_t *offsets) {
@@ -45,21 +50,25 @@ void pack(int64_t rows, int64_t columns, const int8_t *levels, int8_t *packed, i
 static float round_row(int64_t parts, const input *inputs, int64_t n, uint8_t *levels) {
     floats largest = _mm512_setzero_ps();
     __mmask16 nan = 0;
-    for (const input *x = inputs; x < inputs + parts; x++)
+    for (const input *x = inputs; x < inputs + parts; x++) {
+        const float *row = x->rows + row_of(x->which, n) * x->stride;
         for (int64_t at = 0; at < x->columns; at += 16) {
-            const floats some = _mm512_maskz_loadu_ps(first_of(x->columns - at), x->rows + n * x->stride + at);
+            const floats some = _mm512_maskz_loadu_ps(first_of(x->columns - at), row + at);
             largest = _mm512_max_ps(largest, _mm512_abs_ps(some));
             nan |= _mm512_cmp_ps_mask(some, some, _CMP_UNORD_Q);
         }
+    }
     const float highest = _mm512_reduce_max_ps(largest), step = highest > 1e-30f ? highest / 127 : 1e-30f;
     const floats times = all(1 / step);
-    for (const input *x = inputs; x < inputs + parts; levels += padded(x++->columns, 4))
+    for (const input *x = inputs; x < inputs + parts; levels += padded(x++->columns, 4)) {
+        const float *row = x->rows + row_of(x->which, n) * x->stride;
         for (int64_t at = 0; at < x->columns; at += 16) {
-            const floats some = _mm512_maskz_loadu_ps(first_of(x->columns - at), x->rows + n * x->stride + at);
+            const floats some = _mm512_maskz_loadu_ps(first_of(x->columns - at), row + at);
             const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(some, times));
             _mm512_mask_cvtusepi32_storeu_epi8(levels + at, first_of(padded(x->columns, 4) - at),
                                                _mm512_add_epi32(whole, _mm512_set1_epi32(128)));
         }
+    }
     return nan ? NAN : step;
 }
 
@@ -94,7 +103,8 @@ INLINE void cells(const int count, floats (*sums)[4], const lstm *state, int64_t
     floats squashed[TILE];
     EACH(count) {
         gates(sums[k]);
-        const floats before = _mm512_maskz_loadu_ps(there, state->before + at + k * state->size);
+        const float *from = state->before + row_of(state->from, row + k) * state->size + first;
+        const floats before = _mm512_maskz_loadu_ps(there, from);
         squashed[k] = _mm512_fmadd_ps(sums[k][1], before, _mm512_mul_ps(sums[k][0], sums[k][3]));
         _mm512_mask_storeu_ps(state->memory + at + k * state->size, there, squashed[k]);
     }
@@ -104,7 +114,7 @@ INLINE void cells(const int count, floats (*sums)[4], const lstm *state, int64_t
 
 /* The row of the addend that belongs to a row of inputs. */
 INLINE const uint16_t *told(const addend *plus, int64_t row, int64_t width) {
-    return plus->rows + (plus->which ? plus->which[row] : row) * width;
+    return plus->rows + row_of(plus->which, row) * width;
 }
 
 /* Where in out a number of the product stands. */
@@ -121,7 +131,7 @@ INLINE void fetch(const int is_lstm, const target *to, int64_t rows, int64_t row
     }
     if (to->plus.rows) EACH(2) _mm_prefetch(told(&to->plus, row, rows) + first + 32 * k, _MM_HINT_T0);
     const int64_t at = row * to->state.size + first / 4;
-    _mm_prefetch(to->state.before + at, _MM_HINT_T0);
+    _mm_prefetch(to->state.before + row_of(to->state.from, row) * to->state.size + first / 4, _MM_HINT_T0);
     __builtin_prefetch(to->state.memory + at, 1);
     __builtin_prefetch(to->state.output + at, 1);
 }
@@ -202,7 +212,7 @@ static void tiles(const weight *by, int64_t from, int64_t last, rounded x, int64
 
 void multiply_some(const weight *by, int64_t first, int64_t last, rounded x, int64_t row, int64_t end, float *out,
                    int64_t stride) {
-    const target to = {PLAIN, out, stride, row, first, {NULL, NULL}, {NULL, NULL, NULL, 0}};
+    const target to = {PLAIN, out, stride, row, first, {NULL, NULL}, {NULL, NULL, NULL, NULL, 0}};
     tiles(by, first, last, x, row, end, &to);
 }
 
@@ -214,18 +224,17 @@ static void every_tile(const weight *by, int64_t n, int64_t parts, const input *
     free(x.levels);
 }
 
-/* Inputs x (n, E) times a weight (M, E), its bias added: to out (n, M); in fp16 only where M is a multiple of 64. */
-void multiply(const weight *by, int64_t n, int64_t columns, const float *x, int64_t stride, void *out, int result) {
-    const target to = {(enum result)result, out, by->rows, 0, 0, {NULL, NULL}, {NULL, NULL, NULL, 0}};
-    const input inputs = {x, stride, columns};
-    every_tile(by, n, 1, &inputs, &to);
+/* Inputs times a weight (M, E), its bias added: to out (n, M); in fp16 only where M is a multiple of 64. */
+void multiply(const weight *by, int64_t n, int64_t parts, const input *inputs, void *out, int result) {
+    const target to = {(enum result)result, out, by->rows, 0, 0, {NULL, NULL}, {NULL, NULL, NULL, NULL, 0}};
+    every_tile(by, n, parts, inputs, &to);
 }
 
 /* A step of LSTMs of so many cells, from inputs, their outputs before among them, and the addend: what else the gates are
-   told. The weight and the addend have in each panel the gates i, f, o, g of 16 cells, filled up with zeros. */
+   told; after rows `from` of the memory before. The weight and the addend have in each panel the gates i, f, o, g of 16 cells, filled up with zeros. */
 void lstm_step(const weight *by, int64_t n, int64_t size, int64_t parts, const input *inputs, const uint16_t *plus,
-               const int64_t *which, const float *before, float *memory, float *output) {
-    const target to = {STEP, NULL, 0, 0, 0, {plus, which}, {before, memory, output, size}};
+               const int64_t *which, const float *before, const int64_t *from, float *memory, float *output) {
+    const target to = {STEP, NULL, 0, 0, 0, {plus, which}, {before, from, memory, output, size}};
     every_tile(by, n, parts, inputs, &to);
 }
 
@@ -235,8 +244,8 @@ void lstm_layer(const weight *const *by, int64_t directions, int64_t steps, int6
                 const uint16_t *said, const int64_t *order, float *memory, float *output) {
     const int64_t each = sentences * size;
     for (int64_t now = 0; now < steps * directions; now++, order += sentences, memory += each, output += each) {
-        const input before = {output, size, size};
-        lstm_step(by[now % directions], sentences, size, 1, &before, said, order, memory, memory + directions * each,
+        const input before = {output, NULL, size, size};
+        lstm_step(by[now % directions], sentences, size, 1, &before, said, order, memory, NULL, memory + directions * each,
                   output + directions * each);
     }
 }

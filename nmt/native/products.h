@@ -15,6 +15,7 @@ typedef struct {
 /* What is multiplied: rows of several matrices side by side, each filled up to a multiple of four columns. */
 typedef struct {
     const float *rows;
+    const int64_t *which; /* row n is row which[n]; NULL: it is row n */
     int64_t stride, columns;
 } input;
 

@@ -152,13 +152,12 @@ static void see(outlook *row, int64_t first, int64_t size, float *x, int64_t end
 /* Logits at once, columns seen together, logits from which on threads pay, and rows at once. */
 enum { ROOM = 1 << 16, SOME = 4 * PANEL, MANY = 1 << 14, ROWS = 192 };
 
-/* Of inputs x (n, E) times a weight (V, E), which are logits: of each row the log-probability of the word that ends, and of
+/* Of an input (n, E) times a weight (V, E), which are logits: of each row the log-probability of the word that ends, and of
    the `count` best of the others but those that are said never; and the words, (n, 1 + count). What all words are worth is
    written nowhere: it is looked at some columns at a time, while it is in the cache. */
-void offer(const weight *by, int64_t n, int64_t columns, const float *x, int64_t stride, int64_t count, int64_t end,
-           int64_t silent, const int64_t *never, float *log_probs, int64_t *words) {
-    const input inputs = {x, stride, columns};
-    const rounded levels = round_rows(n, 1, &inputs, by->columns);
+void offer(const weight *by, int64_t n, const input *x, int64_t count, int64_t end, int64_t silent, const int64_t *never,
+           float *log_probs, int64_t *words) {
+    const rounded levels = round_rows(n, 1, x, by->columns);
     for (int64_t block = 0; block < n; block += ROWS) {
         const int64_t rows = n - block < ROWS ? n - block : ROWS, fit = ROOM / rows / SOME * SOME;
         const int64_t size = fit > SOME ? fit : SOME;
