@@ -46,30 +46,44 @@ void pack(int64_t rows, int64_t columns, const int8_t *levels, int8_t *packed, i
     }
 }
 
+/* Levels -127 to 127 of 16 numbers, so many times themselves. */
+INLINE __m512i levels_of(floats x, floats times) { return _mm512_cvtps_epi32(_mm512_mul_ps(x, times)); }
+
 /* Round row n of inputs to levels of its largest: the levels + 128; and what a level is worth, NaN if any input is. */
 static float round_row(int64_t parts, const input *inputs, int64_t n, uint8_t *levels) {
-    floats largest = _mm512_setzero_ps();
-    __mmask16 nan = 0;
+    const __m512i unsigned_bits = _mm512_set1_epi32(0x7fffffff); /* as whole numbers NaN are above all others */
+    const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i most = _mm512_setzero_si512();
     for (const input *x = inputs; x < inputs + parts; x++) {
         const float *row = x->rows + row_of(x->which, n) * x->stride;
-        for (int64_t at = 0; at < x->columns; at += 16) {
-            const floats some = _mm512_maskz_loadu_ps(first_of(x->columns - at), row + at);
-            largest = _mm512_max_ps(largest, _mm512_abs_ps(some));
-            nan |= _mm512_cmp_ps_mask(some, some, _CMP_UNORD_Q);
+        for (int64_t at = 0; at < x->columns; at += 64) {
+            floats some[4];
+            load(some, row + at, x->columns - at, 0);
+            EACH(4) most = _mm512_max_epi32(most, _mm512_and_si512(_mm512_castps_si512(some[k]), unsigned_bits));
         }
     }
-    const float highest = _mm512_reduce_max_ps(largest), step = highest > 1e-30f ? highest / 127 : 1e-30f;
+    const int32_t bits = _mm512_reduce_max_epi32(most);
+    const float highest = _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(bits)));
+    const float step = highest > 1e-30f ? highest / 127 : 1e-30f;
     const floats times = all(1 / step);
     for (const input *x = inputs; x < inputs + parts; levels += padded(x++->columns, 4)) {
         const float *row = x->rows + row_of(x->which, n) * x->stride;
-        for (int64_t at = 0; at < x->columns; at += 16) {
-            const floats some = _mm512_maskz_loadu_ps(first_of(x->columns - at), row + at);
-            const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(some, times));
+        int64_t at = 0;
+        for (; at + 64 <= x->columns; at += 64) {
+            __m512i whole[4];
+            EACH(4) whole[k] = levels_of(_mm512_loadu_ps(row + at + 16 * k), times);
+            const __m512i packed = _mm512_packs_epi16(_mm512_packs_epi32(whole[0], whole[1]),
+                                                      _mm512_packs_epi32(whole[2], whole[3]));
+            const __m512i bytes = _mm512_permutexvar_epi32(in_order, packed);
+            _mm512_storeu_si512(levels + at, _mm512_xor_si512(bytes, _mm512_set1_epi8(-128)));
+        }
+        for (; at < x->columns; at += 16) {
+            const __m512i whole = levels_of(_mm512_maskz_loadu_ps(first_of(x->columns - at), row + at), times);
             _mm512_mask_cvtusepi32_storeu_epi8(levels + at, first_of(padded(x->columns, 4) - at),
                                                _mm512_add_epi32(whole, _mm512_set1_epi32(128)));
         }
     }
-    return nan ? NAN : step;
+    return bits > 0x7f800000 ? NAN : step;
 }
 
 rounded round_rows(int64_t n, int64_t parts, const input *inputs, int64_t width) {
