@@ -70,7 +70,7 @@ class LSTMLayer:
         rows, steps, directions = *x.shape[:2], self.directions
         places = reading_places(lengths, steps, directions)  # (B, T, D)
         row, direction = torch.arange(rows)[:, None, None], torch.arange(directions)
-        order = ((row * steps + places) * directions + direction).permute(1, 2, 0).flatten(1)  # (T, D*B)
+        to = order = ((row * steps + places) * directions + direction).permute(1, 2, 0).flatten(1)  # (T, D*B)
         if isinstance(self.sums, Words):
             sums, order = self.sums.looked_up(x.flatten(), order, directions)
         elif isinstance(self.sums, Own):
@@ -78,11 +78,16 @@ class LSTMLayer:
         else:
             sums = self.sums(x.flatten(0, 1))
         sums = sums.view(-1, sums.size(1) // directions)
-        hidden, cell = native.lstm_layer(self.own, sums, order) if self.own else self._read(sums, order)
         of_row = direction * rows + row  # (B, 1, D)
-        outputs = hidden.index_select(0, ((places + 1) * directions * rows + of_row).flatten())
         last = (lengths[:, None, None] * directions * rows + of_row).flatten()
-        final = LSTMState(*(part.index_select(0, last).view(rows, -1) for part in (hidden, cell)))
+        if self.own:
+            outputs, cell = native.lstm_layer(self.own, sums, order, to)
+            hidden = outputs.index_select(0, to.flatten()[last - to.size(1)])
+        else:
+            states, cell = self._read(sums, order)
+            outputs = states.index_select(0, ((places + 1) * directions * rows + of_row).flatten())
+            hidden = states.index_select(0, last)
+        final = LSTMState(hidden.view(rows, -1), cell.index_select(0, last).view(rows, -1))
         return outputs.view(rows, steps, -1), final
 
     def _read(self, sums: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:

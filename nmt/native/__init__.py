@@ -45,7 +45,7 @@ SIGNATURES = {
     "pack": [NUMBER] * 2 + [ARRAY] * 3,
     "multiply": [ARRAY, NUMBER, NUMBER, ARRAY, ARRAY, FLAG],
     "lstm_step": [ARRAY, NUMBER, NUMBER, NUMBER, *[ARRAY] * 7],
-    "lstm_layer": [ARRAY, *[NUMBER] * 4, *[ARRAY] * 4],
+    "lstm_layer": [ARRAY, *[NUMBER] * 4, *[ARRAY] * 5],
     "lstm_forward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 5],
     "lstm_backward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 6],
     "log_softmax": [NUMBER, NUMBER, ARRAY],
@@ -236,20 +236,21 @@ def in_blocks(rows: Tensor, size: int) -> Tensor:
     return padded.view(4, blocks, 16, *rest).transpose(0, 1).reshape(64 * blocks, *rest)
 
 
-def lstm_layer(weights: list[LSTMWeight], said: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """The outputs and memories ((T+1)*D*B, H) of a layer, from zero on.
+def lstm_layer(weights: list[LSTMWeight], said: Tensor, order: Tensor, to: Tensor) -> tuple[Tensor, Tensor]:
+    """The outputs (T*D*B, H) and memories ((T+1)*D*B, H) of a layer, from zero on.
 
-    Of what words say (N, G), in fp16, the gates `in_blocks`, `order` (T, D*B) names what is heard at each step.
+    Of what words say (N, G), in fp16, the gates `in_blocks`, `order` (T, D*B) names what is heard at each step, and
+    `to` (T, D*B) the rows of the outputs that it makes: each of them once.
     """
     assert said.dtype == torch.float16
     steps, rows, size = *order.shape, weights[0].size
-    memory, output = torch.empty((steps + 1) * rows, size), torch.empty((steps + 1) * rows, size)
-    memory[:rows], output[:rows] = 0, 0
-    order = order.contiguous()
+    memory, output = torch.empty((steps + 1) * rows, size), torch.empty(steps * rows, size)
+    memory[:rows] = 0
+    order, to = order.contiguous(), to.contiguous()
     addresses = (ARRAY * len(weights))(*(weight.weight.address for weight in weights))
     weights[0].weight.library.lstm_layer(
         *(addresses, len(weights), steps, rows // len(weights), size),
-        *map(Tensor.data_ptr, (said, order, memory, output)),
+        *map(Tensor.data_ptr, (said, order, to, memory, output)),
     )
     return output, memory
 

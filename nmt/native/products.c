@@ -20,11 +20,11 @@ typedef struct {
     const int64_t *which;
 } addend;
 
-/* A step of an LSTM's state: memory and output after (n, H), and the memory before, whose row n is row from[n] of a matrix, or
-   row n, which it may be written over then. */
+/* A step of an LSTM's state: memory and output after (n, H), and the memory before, which it may be written over. Row n before
+   is row from[n] of a matrix, and of the output row to[n]; NULL: row n. */
 typedef struct {
     const float *before;
-    const int64_t *from;
+    const int64_t *from, *to;
     float *memory, *output;
     int64_t size;
 } lstm;
@@ -123,7 +123,9 @@ INLINE void cells(const int count, floats (*sums)[4], const lstm *state, int64_t
         _mm512_mask_storeu_ps(state->memory + at + k * state->size, there, squashed[k]);
     }
     tanhs(count, squashed);
-    EACH(count) _mm512_mask_storeu_ps(state->output + at + k * state->size, there, _mm512_mul_ps(sums[k][2], squashed[k]));
+    EACH(count)
+        _mm512_mask_storeu_ps(state->output + row_of(state->to, row + k) * state->size + first, there,
+                              _mm512_mul_ps(sums[k][2], squashed[k]));
 }
 
 /* The row of the addend that belongs to a row of inputs. */
@@ -144,10 +146,10 @@ INLINE void fetch(const int is_lstm, const target *to, int64_t rows, int64_t row
         return;
     }
     if (to->plus.rows) EACH(2) _mm_prefetch(told(&to->plus, row, rows) + first + 32 * k, _MM_HINT_T0);
-    const int64_t at = row * to->state.size + first / 4;
-    _mm_prefetch(to->state.before + row_of(to->state.from, row) * to->state.size + first / 4, _MM_HINT_T0);
-    __builtin_prefetch(to->state.memory + at, 1);
-    __builtin_prefetch(to->state.output + at, 1);
+    const lstm *state = &to->state;
+    _mm_prefetch(state->before + row_of(state->from, row) * state->size + first / 4, _MM_HINT_T0);
+    __builtin_prefetch(state->memory + row * state->size + first / 4, 1);
+    __builtin_prefetch(state->output + row_of(state->to, row) * state->size + first / 4, 1);
 }
 
 /* The sums of `count` inputs with a panel of a weight, and what becomes of them; the compiler knows the count. */
@@ -226,7 +228,7 @@ static void tiles(const weight *by, int64_t from, int64_t last, rounded x, int64
 
 void multiply_some(const weight *by, int64_t first, int64_t last, rounded x, int64_t row, int64_t end, float *out,
                    int64_t stride) {
-    const target to = {PLAIN, out, stride, row, first, {NULL, NULL}, {NULL, NULL, NULL, NULL, 0}};
+    const target to = {PLAIN, out, stride, row, first, {NULL, NULL}, {NULL, NULL, NULL, NULL, NULL, 0}};
     tiles(by, first, last, x, row, end, &to);
 }
 
@@ -240,7 +242,7 @@ static void every_tile(const weight *by, int64_t n, int64_t parts, const input *
 
 /* Inputs times a weight (M, E), its bias added: to out (n, M); in fp16 only where M is a multiple of 64. */
 void multiply(const weight *by, int64_t n, int64_t parts, const input *inputs, void *out, int result) {
-    const target to = {(enum result)result, out, by->rows, 0, 0, {NULL, NULL}, {NULL, NULL, NULL, NULL, 0}};
+    const target to = {(enum result)result, out, by->rows, 0, 0, {NULL, NULL}, {NULL, NULL, NULL, NULL, NULL, 0}};
     every_tile(by, n, parts, inputs, &to);
 }
 
@@ -248,18 +250,22 @@ void multiply(const weight *by, int64_t n, int64_t parts, const input *inputs, v
    told; after rows `from` of the memory before. The weight and the addend have in each panel the gates i, f, o, g of 16 cells, filled up with zeros. */
 void lstm_step(const weight *by, int64_t n, int64_t size, int64_t parts, const input *inputs, const uint16_t *plus,
                const int64_t *which, const float *before, const int64_t *from, float *memory, float *output) {
-    const target to = {STEP, NULL, 0, 0, 0, {plus, which}, {before, from, memory, output, size}};
+    const target to = {STEP, NULL, 0, 0, 0, {plus, which}, {before, from, NULL, memory, output, size}};
     every_tile(by, n, parts, inputs, &to);
 }
 
 /* A layer of LSTMs that read B sentences of T words in D directions. What words say stands in rows like the addend's, of which
-   `order` (T, D, B) names those of each step; states are (T + 1, D, B, H), the first of which are given. */
+   `order` (T, D, B) names those of each step, and `to` (T, D, B) the rows of the output that it is written to. Memories are
+   (T + 1, D, B, H), the first of which are given; outputs before them are zero. */
 void lstm_layer(const weight *const *by, int64_t directions, int64_t steps, int64_t sentences, int64_t size,
-                const uint16_t *said, const int64_t *order, float *memory, float *output) {
-    const int64_t each = sentences * size;
-    for (int64_t now = 0; now < steps * directions; now++, order += sentences, memory += each, output += each) {
-        const input before = {output, NULL, size, size};
-        lstm_step(by[now % directions], sentences, size, 1, &before, said, order, memory, NULL, memory + directions * each,
-                  output + directions * each);
+                const uint16_t *said, const int64_t *order, const int64_t *to, float *memory, float *output) {
+    float *nothing = calloc(size, sizeof(float));
+    if (!nothing) abort();
+    for (int64_t now = 0; now < steps * directions; now++, order += sentences, to += sentences, memory += sentences * size) {
+        const input first = {nothing, NULL, 0, size}, later = {output, to - directions * sentences, size, size};
+        const target here = {STEP, NULL, 0, 0, 0, {said, order},
+                             {memory, NULL, to, memory + directions * sentences * size, output, size}};
+        every_tile(by[now % directions], sentences, 1, now < directions ? &first : &later, &here);
     }
+    free(nothing);
 }
