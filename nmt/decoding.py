@@ -77,7 +77,7 @@ def decode(
         pick = drawing(sampling, numbers or range(len(lengths)), limits, source.device)
         return follow(stepper, source, lengths, options, pick=pick, width=sampling.samples, **keywords)
     pick, choose = most_probable, phrases.choice() if constrained else choice(options)
-    bare = len(rules) == bool(silent) and choose is best_of_columns and not prefixed
+    bare = choose is best_of_columns and not prefixed and not rules_for(lengths, limits, options, eos, ())
     if bare and (offering := offered(stepper, options.beam_size, eos, silent)):
         stepper, pick, choose = offering, most_probable_offered, best_offered
         keywords |= {"rules": (), "end": 0}

@@ -39,7 +39,8 @@ class Stepper(Protocol[State]):
 
     A state is any nesting of NamedTuples and tuples of tensors. What lies under a field named `memory` has one row per
     sentence and is only read by a step, but the search writes over what `start` gave it; every other tensor has one row
-    per hypothesis. The rows of a sentence lie together, so that row n of N belongs to the memory's row n // (N // B).
+    per hypothesis, but those of a `Picked`, which has the rows' numbers. The rows of a sentence lie together, so that
+    row n of N belongs to the memory's row n // (N // B).
     """
 
     def start(self, source: Tensor, lengths: Tensor) -> State:
@@ -49,7 +50,8 @@ class Stepper(Protocol[State]):
         """Read one token per row (N,); give the log-probabilities of the next (N, V): float32, none above 0.
 
         They are the search's from then on: it writes -inf over what may not be said. V may be a part of the vocabulary;
-        all ids that go in and out are then places in that part.
+        all ids that go in and out are then places in that part. (Of `Offering` each row has a part of its own, and ids
+        are the vocabulary's: its search has a choice, a pick and an `end` to match; see nmt/offers.py.)
         """
 
 
@@ -362,9 +364,9 @@ def beam_search(
     `settled`, whose proof is there. So a beam of 1 takes the most probable token each time and stops at EOS, one as
     wide as the space of translations finds the best there are, and each sentence is answered as if it were alone.
 
-    Translations that agree under `distinct` count once; K of them must then be safe, not n_best. Options that are
-    rules, choices or a bonus (minimum length, n-grams, UNK, coverage, diversity) are made so in nmt/decoding.py.
-    Raises ValueError if the model gives NaN.
+    EOS stands in column `end` of what the stepper says, if not at its id. Translations that agree under `distinct`
+    count once; K of them must then be safe, not n_best. Options that are rules, choices or a bonus (minimum length,
+    n-grams, UNK, coverage, diversity) are made so in nmt/decoding.py. Raises ValueError if the model gives NaN.
     """
     device, groups, size = source.device, options.diverse_groups, options.beam_size // options.diverse_groups
     source_lengths = lengths.tolist()

@@ -1,7 +1,7 @@
 """Taking rows of a model's state, which is any nesting of tuples of tensors.
 
-What lies under a field named `memory` has one row per sentence, and every other tensor one per hypothesis; of what is
-`Picked` only the numbers of its rows are taken.
+What lies under a field named `memory` has one row per sentence, and every other tensor one per hypothesis; but of what
+is `Picked` only the rows' numbers are taken, and it stays as it is.
 """
 
 from typing import Any, NamedTuple
@@ -15,6 +15,10 @@ class Picked(NamedTuple):
 
     whole: Any
     rows: Any = None  # (N,) their numbers; None for all, in order
+
+    def taken(self) -> Any:
+        """The rows themselves."""
+        return select(self.whole, self.rows, None)
 
 
 class Leaving(NamedTuple):

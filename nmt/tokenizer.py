@@ -58,7 +58,6 @@ class Tokenizer:
         self.processor = sentencepiece.SentencePieceProcessor()
         if not model:  # sentencepiece takes the empty string for a model without pieces
             raise ValueError("the model is empty")
-        self.known = Pieces(self.processor)
         try:
             self.processor.LoadFromSerializedProto(model)
         except RuntimeError as error:
@@ -66,6 +65,7 @@ class Tokenizer:
         ids = tuple(getattr(self.processor, name)() for name in ("pad_id", "unk_id", "bos_id", "eos_id"))
         if ids != (PAD, UNK, BOS, EOS):
             raise ValueError(f"its ids of (pad, unk, bos, eos) are {ids}, not {(PAD, UNK, BOS, EOS)}")
+        self.known = Pieces(self.processor)
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":

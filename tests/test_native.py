@@ -97,6 +97,23 @@ def test_nan_among_the_inputs_makes_its_row_nan():
 
 
 @compiled
+@pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 63, 64, 99, 100, 170, 229])  # in blocks of 64 and behind them, in either input
+def test_what_is_not_finite_makes_its_row_nan(value, place):
+    x = drawn(3, 230)
+    x[1, place] = value
+    weight = Weight(*levels_of(5, 230), widths=[100, 130])
+    assert weight.multiply([x[:, :100], x[:, 100:]]).isnan().all(1).tolist() == [False, True, False]
+
+
+@compiled
+def test_in_fp16_what_is_larger_is_cut_off():
+    bias = torch.tensor([1e6, -1e6, math.nan, 65504, 2.0] * 13)[:64]
+    found = Weight(*levels_of(64, 4), bias).multiply([torch.zeros(1, 4)], "halved")[0]
+    assert_close(found, bias.clamp(-65504, 65504).half(), rtol=0, atol=0, equal_nan=True)
+
+
+@compiled
 @pytest.mark.usefixtures("two_threads")
 def test_threads_change_nothing():
     """Of weights and steps so large that they are divided among them."""
@@ -257,6 +274,18 @@ def test_offered_words_are_the_best_and_the_one_that_ends(n, vocabulary, count):
     assert_close(log_probs[:, 1:], values, rtol=1e-6, atol=2e-6)
     assert words[:, 0].eq(end).all()
     assert words[:, 1:].equal(places)
+
+
+@compiled
+def test_as_many_as_there_are_may_be_offered_and_none_need_be_silent():
+    weight, x = Weight(*levels_of(10, 50), drawn(10)), drawn(4, 50)
+    log_probs = weight.multiply([x]).log_softmax(1)
+    for silent in ([], [0, 9]):
+        left = [word for word in range(10) if word not in (3, *silent)]
+        found, words = weight.offer(x, len(left), 3, torch.tensor(silent, dtype=torch.long))
+        assert words[:, 1:].sort(dim=1).values.eq(torch.tensor(left)).all()
+        assert_close(found, log_probs.gather(1, words), rtol=1e-6, atol=2e-6)
+        assert found[:, 1:].diff(dim=1).le(0).all()
 
 
 @compiled

@@ -150,9 +150,15 @@ def test_bf16_says_the_same_here(trained, toy):
 
 
 def test_int8_says_the_same_here_and_whatever_the_batch(trained, toy):
-    rough = Translator.load(trained, SearchOptions(beam_size=5, early_stopping=False), precision="int8")
-    assert [answer.text for answer in rough.translate(toy.text("val.en"))] == toy.text("val.de")
     rough, alone = (Translator.load(trained, precision="int8", batch_tokens=tokens) for tokens in (16384, 1))
+    wrong = [
+        answer.text
+        for answer, right in zip(rough.translate(toy.text("val.en")), toy.text("val.de"), strict=True)
+        if answer.text != right
+    ]
+    assert len(wrong) <= 1  # five other ends may by chance come before the best
+    patient = Translator.load(trained, SearchOptions(beam_size=5, early_stopping=False), precision="int8")
+    assert [answer.text for answer in patient.translate(toy.text("val.en"))] == toy.text("val.de")
     same(alone.translate(LINES), rough.translate(LINES))
 
 

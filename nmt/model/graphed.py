@@ -11,7 +11,7 @@ Shapes: **B** sentences, **S** source length, **K** hypotheses of a sentence, **
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from nmt.model.attention import Memory
 from nmt.model.cells import State, like
 from nmt.model.laid import DecodingMemory, DecodingState, LaidModel
+from nmt.states import Picked
 
 AFTER = 16  # steps of a shape before it gets a graph, which takes about as long to make
 MOST = 32  # graphs that are kept
@@ -70,8 +71,8 @@ class Graph:
     def __init__(self, model: LaidModel, shape: Shape, example: DecodingState) -> None:
         rows, device = shape.sentences * shape.width, example.memory.source.values.device
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
-        layers = each(cast(tuple[State, ...], example.layers), lambda part: part.new_zeros(rows, part.size(1)))
-        self.state = DecodingState(layers, example.alignment[:0], roomy(example.memory, shape))
+        layers = each(example.layers.whole, lambda part: part.new_zeros(rows, part.size(1)))
+        self.state = DecodingState(Picked(layers), example.alignment[:0], roomy(example.memory, shape))
         self.copied: Callable[[], Tensor | None] = lambda: None  # whose memory, for as long as it is searched
         self.model = model
         self.graph: Any = None
@@ -101,7 +102,7 @@ class Graph:
         if self.copied() is not state.memory.source.values:
             self._copy(state.memory)
         self.tokens[:rows].copy_(tokens)
-        for mine, theirs in zip(self.state.layers, state.layers, strict=True):
+        for mine, theirs in zip(self.state.layers.whole, state.layers.taken(), strict=True):
             for part, given in zip(mine, theirs, strict=True):
                 part[:rows].copy_(given)
         if self.graph is None:
@@ -109,7 +110,7 @@ class Graph:
         else:
             self.graph.replay()
         log_probs, after = self.found
-        layers = each(after.layers, lambda part: part[:rows].clone())
+        layers = Picked(each(after.layers.whole, lambda part: part[:rows].clone()))
         alignment = after.alignment[:rows, : state.memory.source.mask.size(1)].clone()
         return log_probs[:rows].clone(), DecodingState(layers, alignment, state.memory)
 

@@ -4,6 +4,8 @@
 - What a word says to the first layer, W e(y) + b, is looked up in a table, once that pays.
 - What the context c = sum_s a_s m_s says to a reader is W c = sum_s a_s (W m_s); each W m_s is made once per sentence,
   but where one hypothesis alone reads it, on a CPU.
+- In int8 our own kernel makes the keys of attention; where one hypothesis alone reads a sentence, they are the values,
+  and queries are multiplied instead. It also finds the best words (`offer`) without writing what the others are worth.
 - The encoder is the model's own where torch has a kernel for its layers that reads whole sentences (cuDNN, and oneDNN
   in float32); else ours (`laid_encoder.py`).
 
@@ -25,7 +27,7 @@ from nmt import native
 from nmt.model.attention import Attention, DotAttention, FixedContext, GeneralAttention, Memory
 from nmt.model.cells import Cell, DeepTransition, LSTMCell, LSTMState, State
 from nmt.model.decoder import MaxoutReadout, PlainReadout, TanhReadout
-from nmt.model.laid_cells import OwnLSTMStep, Pack, Words, is_plain, of_input, step_of, together, within_bounds
+from nmt.model.laid_cells import Pack, Words, is_plain, of_input, step_of, together, within_bounds
 from nmt.model.laid_encoder import LaidEncoder, WholeEncoder
 from nmt.model.products import Own, Precision, Rows, in_fp16, own_lstm, pack, product, serves_int8
 from nmt.model.recurrent import Layer
@@ -44,7 +46,7 @@ class DecodingMemory(NamedTuple):
 class DecodingState(NamedTuple):
     """All that is carried from word to word."""
 
-    layers: tuple[State, ...] | Picked  # per layer, (N, H), ...; where our own kernel takes steps, its rows are picked
+    layers: Picked  # per layer, (N, H), ...
     alignment: Tensor  # (N, S) what the last word looked at; width 0 without attention
     memory: DecodingMemory
 
@@ -83,9 +85,10 @@ class LoneReader:
     def __init__(
         self, weight: Tensor, bias: Tensor, context: int, pack: Pack, bounded: bool, heard: bool, squash: bool = False
     ) -> None:
-        self.of_both, self.squash = pack(weight.detach(), bias.detach(), bounded=bounded and heard), squash
-        if isinstance(self.of_both, Own):
-            self.of_both = Own(weight, bias, [weight.size(1) - context, context])
+        self.of_both = pack(
+            weight.detach(), bias.detach(), bounded=bounded and heard, widths=[weight.size(1) - context, context]
+        )
+        self.squash = squash
 
     def said(self, values: Tensor) -> Tensor:
         """Nothing: (B, S, 0)."""
@@ -110,9 +113,9 @@ class Upper:
         self.reader, self.step = lay(*of_input(cell, precision), bounded=below), step_of(cell, precision)
         self.said = self.reader.said
 
-    def __call__(self, x: Tensor, weights: Tensor, said: Tensor, state: State) -> State:
-        """Its next state from that before, the output (N, X) below and what a `Reader` or a `LoneReader` is told."""
-        return self.step(self.reader(x, weights, said), state)
+    def __call__(self, x: Tensor, weights: Tensor, said: Tensor, state: State, rows: Tensor | None) -> State:
+        """Its next state from `rows` of that before, the output (N, X) below and what the reader is told."""
+        return self.step(self.reader(x, weights, said), state, None, rows)
 
 
 class OwnUpper:
@@ -132,8 +135,8 @@ class OwnUpper:
         """What each value of the context (B, S, C) says: (B, S, G), in fp16; nothing to one that is not shared."""
         return values[:, :, :0] if self.of_context is None else self.of_context.halved(values)
 
-    def __call__(self, x: Tensor, weights: Tensor, said: Tensor, state: State, rows: Tensor | None = None) -> State:
-        """As `Upper`; of the state these `rows` (N,) go on, or all."""
+    def __call__(self, x: Tensor, weights: Tensor, said: Tensor, state: State, rows: Tensor | None) -> State:
+        """As `Upper`."""
         hidden, memory = cast(LSTMState, state)
         if self.of_context is None:
             return LSTMState(*self.weight.step([x, said, hidden], memory, rows=rows))
@@ -199,9 +202,15 @@ class LaidModel:
         self.decoder, self.attention, self.residual = decoder, decoder.attention, decoder.residual
         self.dots = isinstance(self.attention, DotAttention | GeneralAttention) and native.serves(embedding)
         self.halved = self.dots and precision == "int8"
+        self.shared = shared or embedding.is_cuda or not isinstance(self.attention, Attention)
         self.keys: Own | None = None
+        self.queries: Own | None = None
         if self.halved and isinstance(self.attention, GeneralAttention):
-            self.keys = Own(self.attention.key.weight, None)
+            weight = self.attention.key.weight
+            if self.shared:
+                self.keys = Own(weight, None)
+            else:  # q.(W m) = (W^T q).m: one row is multiplied, not each of a sentence's, and keys are the values
+                self.queries = Own(weight.t().contiguous(), None)
         packed = partial(pack, precision=precision)
         cells = cast(list[Cell], [layer.cells[0] for layer in cast(list[Layer], decoder.layers)])
         self.first, self.precision = step_of(cells[0], precision), precision
@@ -210,10 +219,8 @@ class LaidModel:
         self.words = Words(embedding, of_word, bias, precision, halved=is_plain(cells[0]) and serves_int8(precision))
         bounded = within_bounds(cells, self.residual)
         heard = isinstance(self.attention, FixedContext) or self.encoder.bounded[-1]
-        self.shared = shared or embedding.is_cuda or not isinstance(self.attention, Attention)
         lay = partial(Reader if self.shared else LoneReader, context=self.attention.size, pack=packed, heard=heard)
         self.uppers = [self._upper(cell, below, lay) for cell, below in zip(cells[1:], bounded, strict=False)]
-        self.picks = isinstance(self.first, OwnLSTMStep) and all(isinstance(upper, OwnUpper) for upper in self.uppers)
         kind = type(decoder.readout)
         self.readout = READS[kind](decoder.readout, embedding, partial(lay, bounded=bounded[-1]), precision)
         self.rows = Rows(model.output.weight, model.output.bias, precision, bounded=kind is TanhReadout)
@@ -230,12 +237,14 @@ class LaidModel:
         said = tuple(reader.said(memory.values) for reader in (*self.uppers, self.readout))
         early = product(self.attention.early(memory, 1)[:, 0], self.of_early)[:, None]  # (B, 1, G)
         if self.halved:
-            memory = memory._replace(values=in_fp16(memory.values))
-        before = Picked(layers) if self.picks else layers
-        return DecodingState(before, alignment, DecodingMemory(memory, early, said))
+            values = in_fp16(memory.values)
+            memory = Memory(values, memory.keys if self.queries is None else values, memory.mask)
+        return DecodingState(Picked(layers), alignment, DecodingMemory(memory, early, said))
 
     def prepare(self, outputs: Tensor, mask: Tensor, vector: Tensor) -> Memory:
-        """As the attention does; where our own kernels serve in int8, keys are made by them, and in fp16."""
+        """As the attention does; where our own kernels serve in int8, keys are made by them, and in fp16, if at all."""
+        if self.queries is not None:
+            return Memory(outputs.contiguous(), outputs[:, :, :0], mask)
         if self.keys is not None:
             outputs = outputs.contiguous()
             return Memory(outputs, self.keys.halved(outputs), mask)
@@ -265,6 +274,8 @@ class LaidModel:
     def look(self, query: Tensor, source: Memory) -> tuple[Tensor, Tensor | None]:
         """How much queries (B, K, H) look at each value (B, K, S); and, where one is alone, what they see (B*K, C)."""
         values = None if self.shared else source.values
+        if self.queries is not None:
+            query = self.queries(query.flatten(0, 1)).view(*query.shape[:2], -1)
         if self.dots:
             return native.attend(query, source.keys, source.mask, values)
         weights = self.attention.weigh(query, source)
@@ -284,19 +295,18 @@ class LaidModel:
             sums.view(batch, -1, sums.size(1)).add_(early)
         else:
             sums, which = self.words.told(tokens)  # (.., G), (N,)
-        before = state.layers.whole if isinstance(state.layers, Picked) else state.layers
-        picked = [state.layers.rows] if isinstance(state.layers, Picked) else []
-        layers = [self.first(sums, before[0], which, *picked)]
+        before, rows = state.layers
+        layers = [self.first(sums, before[0], which, rows)]
         x = layers[0].hidden  # (N, H)
         weights, context = self.look(x.view(batch, -1, x.size(1)), source)  # (B, K, S), (N, C)
         if context is not None:
             said = (context,) * len(said)
         for upper, own, heard in zip(self.uppers, before[1:], said, strict=False):
-            layers.append(upper(x, weights, heard, own, *picked))
+            layers.append(upper(x, weights, heard, own, rows))
             x = layers[-1].hidden + x if self.residual else layers[-1].hidden
         alignment = weights.flatten(0, 1)[:, : source.mask.size(1)]  # (N, S)
-        after = Picked(tuple(layers)) if self.picks else tuple(layers)
-        return self.readout(x, tokens, weights, said[-1]), DecodingState(after, alignment, state.memory)
+        after = DecodingState(Picked(tuple(layers)), alignment, state.memory)
+        return self.readout(x, tokens, weights, said[-1]), after
 
 
 def log_softmax_(logits: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from nmt import native
 from nmt.model.cells import Cell, LSTMCell, LSTMState, State, like
 from nmt.model.equations import Unrolled, equations_of
 from nmt.model.products import Own, Packed, Precision, Product, own_lstm, pack, product, serves_int8
+from nmt.states import select
 
 Pack = Callable[..., Product]  # (weight, bias, bounded=...)
 TABLE = 1 << 28  # bytes of the largest table of words
@@ -82,9 +83,9 @@ class CellStep:
         matrices = self.equations.matrices(self.weights)
         self.times = tuple(pack(matrix, None, bounded=is_bounded(cell)) for matrix in matrices)
 
-    def __call__(self, sums: Tensor, state: State, which: Tensor | None = None) -> State:
-        """The state after a step, from rows `which` (N,) of W x + b, or all of it (N, G)."""
-        sums = sums if which is None else sums.index_select(0, which)
+    def __call__(self, sums: Tensor, state: State, which: Tensor | None = None, rows: Tensor | None = None) -> State:
+        """After a step, from rows `which` (N,) of W x + b, or all of it (N, G), and so `rows` of the state."""
+        sums, state = sums if which is None else sums.index_select(0, which), select(state, rows, None)
         read = state.hidden[:, : self.cell.recurrent_size]
         gates = sums.new_empty(sums.size(0), self.equations.kept(self.cell.hidden_size)[0])
         after = like(state, (torch.empty_like(part) for part in state))
@@ -98,9 +99,9 @@ class LSTMStep:
     def __init__(self, times: Product) -> None:
         self.times = times
 
-    def __call__(self, sums: Tensor, state: State, which: Tensor | None = None) -> State:
-        """The state after a step, from rows `which` (N,) of W x + b `of_input`, or all of it (N, G), written over."""
-        before = cast(LSTMState, state)
+    def __call__(self, sums: Tensor, state: State, which: Tensor | None = None, rows: Tensor | None = None) -> State:
+        """As `CellStep`, of W x + b `of_input`, which is written over."""
+        before: LSTMState = select(state, rows, None)
         sums = self.times.plus(before.hidden, sums if which is None else sums.index_select(0, which))
         size = before.cell.size(1)
         i, f, o, g = sums.split(size, dim=1)
@@ -116,10 +117,7 @@ class OwnLSTMStep:
         self.weight = own_lstm([together(cell.recurrent_weight)])
 
     def __call__(self, sums: Tensor, state: State, which: Tensor | None = None, rows: Tensor | None = None) -> State:
-        """The state after a step, from rows `which` (N,) of W x + b `of_input`, or all of it (N, G).
-
-        Of the state these `rows` (N,) go on, or all.
-        """
+        """As `CellStep`, of W x + b `of_input`."""
         before = cast(LSTMState, state)
         return LSTMState(*self.weight.step([before.hidden], before.cell, sums.half(), which, rows))
 

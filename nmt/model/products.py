@@ -286,10 +286,15 @@ def levels(x: Tensor) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(rounded.untyped_storage(), 0, x.shape, rounded.stride())
 
 
-def pack(weight: Tensor, bias: Tensor | None, precision: Precision, bounded: bool = False) -> Product:
-    """A weight and a bias, laid out for products in this arithmetic; `bounded` says that inputs lie within [-1, 1]."""
+def pack(
+    weight: Tensor, bias: Tensor | None, precision: Precision, bounded: bool = False, widths: Sequence[int] = ()
+) -> Product:
+    """A weight and a bias, laid out for products in this arithmetic; `bounded` says that inputs lie within [-1, 1].
+
+    Of several inputs, which `Own` takes one by one, the `widths`.
+    """
     if precision == "int8":
-        return Own(weight, bias) if serves_int8(precision) else Quantised(weight, bias, bounded)
+        return Own(weight, bias, widths) if serves_int8(precision) else Quantised(weight, bias, bounded)
     return Packed(weight, bias, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 

@@ -219,6 +219,7 @@ class LSTMWeight:
         """
         assert told is None or told.dtype == torch.float16
         memory, count = memory.contiguous(), len(memory if rows is None else rows)
+        assert all(len(part) == count for part in (inputs if rows is None else inputs[:-1]))
         which, rows = (part if part is None else part.contiguous() for part in (which, rows))
         output, after = torch.empty(count, self.size), torch.empty(count, self.size)
         self.weight.library.lstm_step(

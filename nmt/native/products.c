@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TILE = 6 }; /* rows of inputs whose sums with a panel are kept in registers */
+enum { TILE = 6, BLOCK = 96 }; /* rows of inputs whose sums are kept in registers, and that a weight is read for at once */
 
 static int64_t padded(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
@@ -20,8 +20,8 @@ typedef struct {
     const int64_t *which;
 } addend;
 
-/* A step of an LSTM's state: memory and output after (n, H), and the memory before, which it may be written over. Row n before
-   is row from[n] of a matrix, and of the output row to[n]; NULL: row n. */
+/* A step of an LSTM's state: memory and output after (n, H), and the memory before. Row n before is row from[n] of a matrix, and
+   of the output row to[n]; NULL: row n. */
 typedef struct {
     const float *before;
     const int64_t *from, *to;
@@ -49,7 +49,8 @@ void pack(int64_t rows, int64_t columns, const int8_t *levels, int8_t *packed, i
 /* Levels -127 to 127 of 16 numbers, so many times themselves. */
 INLINE __m512i levels_of(floats x, floats times) { return _mm512_cvtps_epi32(_mm512_mul_ps(x, times)); }
 
-/* Round row n of inputs to levels of its largest: the levels + 128; and what a level is worth, NaN if any input is. */
+/* Round row n of inputs to levels of its largest: the levels + 128; and what a level is worth, NaN if any input is not
+   finite. */
 static float round_row(int64_t parts, const input *inputs, int64_t n, uint8_t *levels) {
     const __m512i unsigned_bits = _mm512_set1_epi32(0x7fffffff); /* as whole numbers NaN are above all others */
     const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -83,7 +84,7 @@ static float round_row(int64_t parts, const input *inputs, int64_t n, uint8_t *l
                                                _mm512_add_epi32(whole, _mm512_set1_epi32(128)));
         }
     }
-    return bits > 0x7f800000 ? NAN : step;
+    return bits >= 0x7f800000 ? NAN : step;
 }
 
 rounded round_rows(int64_t n, int64_t parts, const input *inputs, int64_t width) {
@@ -100,7 +101,8 @@ INLINE void add_products(__m512i *sums, __m512i x, __m512i levels) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(*sums) : "v"(x), "v"(levels));
 }
 
-/* Where the results of a tile go: to `out` (n, M), as they are, as tanh of them or in fp16, where what is larger is cut off; or through an LSTM's step. */
+/* Where the results of a tile go: to `out` (n, M), as they are, as tanh of them or in fp16, where what is larger is cut off; or
+   through an LSTM's step. */
 enum result { PLAIN, SQUASHED, HALVED, STEP };
 typedef struct {
     enum result kind;
@@ -247,7 +249,8 @@ void multiply(const weight *by, int64_t n, int64_t parts, const input *inputs, v
 }
 
 /* A step of LSTMs of so many cells, from inputs, their outputs before among them, and the addend: what else the gates are
-   told; after rows `from` of the memory before. The weight and the addend have in each panel the gates i, f, o, g of 16 cells, filled up with zeros. */
+   told; after rows `from` of the memory before. The weight and the addend have in each panel the gates i, f, o, g of 16 cells,
+   filled up with zeros. */
 void lstm_step(const weight *by, int64_t n, int64_t size, int64_t parts, const input *inputs, const uint16_t *plus,
                const int64_t *which, const float *before, const int64_t *from, float *memory, float *output) {
     const target to = {STEP, NULL, 0, 0, 0, {plus, which}, {before, from, NULL, memory, output, size}};

@@ -1,7 +1,7 @@
 /* Products of rounded inputs and weights in int8 (products.c), as other kernels ask for them. */
 #include "vectors.h"
 
-enum { PANEL = 64, BLOCK = 96 }; /* rows of a weight that lie together, and of inputs that it is read for at once */
+enum { PANEL = 64 }; /* rows of a weight that lie together */
 
 /* A weight of M rows and E columns, a multiple of four: levels of its rows, as `pack` lays them out, and what belongs to
    each row, with room for all of the last panel. */

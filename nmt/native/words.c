@@ -150,7 +150,7 @@ static void see(outlook *row, int64_t first, int64_t size, float *x, int64_t end
 }
 
 /* Logits at once, columns seen together, logits from which on threads pay, and rows at once. */
-enum { ROOM = 1 << 16, SOME = 4 * PANEL, MANY = 1 << 14, ROWS = 192 };
+enum { ROOM = 1 << 16, SOME = 4 * PANEL, LARGE = 1 << 14, ROWS = 192 };
 
 /* Of an input (n, E) times a weight (V, E), which are logits: of each row the log-probability of the word that ends, and of
    the `count` best of the others but those that are said never; and the words, (n, 1 + count). What all words are worth is
@@ -171,7 +171,7 @@ void offer(const weight *by, int64_t n, const input *x, int64_t count, int64_t e
         for (int64_t first = 0; first < by->rows; first += size) {
             const int64_t some = by->rows - first < size ? by->rows - first : size;
             multiply_some(by, first, first + some, levels, block, block + rows, logits, size);
-#pragma omp parallel for if (rows * some > MANY)
+#pragma omp parallel for if (rows * some > LARGE)
             for (int64_t row = 0; row < rows; row++)
                 for (int64_t part = 0; part < some; part += SOME)
                     see(&seen[row], first + part, some - part < SOME ? some - part : SOME, logits + row * size + part, end,
@@ -290,7 +290,7 @@ INLINE void look(const int half, int64_t sentences, int64_t each, int64_t values
     for (int64_t first = 0; first < sentences * values; first += values, mask += values) {
         for (int64_t value = 0; value < values; value++) {
             fetch(half, keys, first + values + value, size);
-            if (context) fetch(half, memory, first + value, width);
+            if (context && memory != keys) fetch(half, memory, first + value, width);
             for (int64_t row = 0; row < each; row++)
                 weights[row * values + value] = dot(half, size, queries + row * size, keys, (first + value) * size);
         }

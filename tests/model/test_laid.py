@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from nmt import native
 from nmt.decoding import decode, price
 from nmt.model.cells import LSTMCell
 from nmt.model.graphed import GraphedModel
@@ -18,7 +19,7 @@ from nmt.model.narrowed import NarrowedModel
 from nmt.model.products import has_vnni
 from nmt.model.seq2seq import ModelOptions, build_model
 from nmt.search import SearchOptions, beam_search
-from nmt.states import leaving, select
+from nmt.states import Picked, leaving, select
 
 SOURCE, LENGTHS = (
     torch.randint(4, 20, (5, 7), generator=torch.Generator().manual_seed(1)),
@@ -249,7 +250,7 @@ def test_with_room_to_spare_a_step_is_the_same(options):
             short = stepper.start(SOURCE[:, :3], LENGTHS.clamp(max=3))
             fourth, short = stepper.step(words[3], select(short, twice, None))
             said.append([first, second, third, fourth])
-            said[-1] += [part for one in (state, short) for part in (one.alignment, *one.layers[-1])]
+            said[-1] += [part for one in (state, short) for part in (one.alignment, *one.layers.taken()[-1])]
     for one, other in zip(*said, strict=True):
         assert_close(one, other, rtol=1e-5, atol=1e-5)
 
@@ -365,6 +366,57 @@ def test_for_many_sentences_the_encoder_is_the_same(monkeypatch):
         for row, length in enumerate(LENGTHS.tolist()):
             alone = laid(SOURCE[row : row + 1, :length], LENGTHS[row : row + 1]).outputs
             assert_close(alone[0], batch[row, :length], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("kernels")
+@several_or_one
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS)
+def test_rows_that_go_on_are_read_where_they_lie(options, shared):
+    laid = lay_out(model_of(**options), "int8", shared)
+    left = leaving([True, False, False, True, False], torch.device("cpu"))
+    assert left is not None
+    words, rows, said = torch.randint(4, 20, (2, 5)), torch.tensor(left.order), []
+    with torch.inference_mode():
+        for taken in (False, True):
+            _, state = laid.step(words[0], laid.start(SOURCE, LENGTHS))
+            state = select(state, rows, left)
+            assert state.layers.rows is rows
+            if taken:
+                state = state._replace(layers=Picked(state.layers.taken()))
+            said.append(laid.step(words[1, :3], state)[0])
+    assert said[0].equal(said[1])
+
+
+class Whole:
+    """A stepper that offers nothing."""
+
+    def __init__(self, model):
+        self.start, self.step = model.start, model.step
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("unknown", [1, None])
+@pytest.mark.parametrize("size", [1, 5, 16, 17])  # of 20 words PAD, BOS and maybe UNK are silent, and EOS stands apart
+def test_what_is_offered_is_what_a_search_of_all_words_finds(monkeypatch, size, unknown):
+    laid, asked = lay_out(model_of(decoder_layers=1), "int8", shared=size > 1), []
+    own = LaidModel.offer
+
+    def counted(self, *arguments):
+        asked.append(1)
+        return own(self, *arguments)
+
+    monkeypatch.setattr(LaidModel, "offer", counted)
+    options = SearchOptions(beam_size=size, n_best=size, max_length=4)
+    found, expected = (
+        decode(stepper, SOURCE, LENGTHS, options, bos=2, eos=3, banned=(0, 2), unknown=unknown)
+        for stepper in (laid, Whole(laid))
+    )
+    assert bool(asked) == (native.library() is not None and size < (17 if unknown else 18))
+    for one, other in zip(found, expected, strict=True):
+        assert [hypothesis.tokens for hypothesis in one] == [hypothesis.tokens for hypothesis in other]
+        assert [hypothesis.log_prob for hypothesis in one] == pytest.approx(
+            [hypothesis.log_prob for hypothesis in other], abs=1e-5
+        )
 
 
 @pytest.mark.usefixtures("kernels")
