@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-PARALLEL = -n auto --maxprocesses 4 --dist loadfile
+PARALLEL = -n auto --maxprocesses 4 --dist worksteal
 OFFLINE = echo "make: installing failed (see above). It needs a Python package index: check the network, or PIP_INDEX_URL" \
 	"and PIP_FIND_LINKS if yours is a mirror, then run make again." >&2; exit 1
 

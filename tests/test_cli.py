@@ -309,6 +309,7 @@ def test_a_disk_that_fills_while_training_is_said_in_one_line(toy, tmp_path, ref
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_hub_out_of_reach_is_said_at_once(corpus):
     done = command(*training(corpus), "-q", "--data.train=hf:nobody/nothing", env={"HF_HUB_OFFLINE": "1"})
     assert done.returncode == 1

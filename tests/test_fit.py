@@ -83,9 +83,9 @@ def uninterrupted(toy, tmp_path_factory):
         (7, signal.SIGINT, []),
         (7, signal.SIGTERM, DROPOUT),
         (13, signal.SIGINT, DROPOUT),  # an epoch's end, where validation is due
-        (26, signal.SIGINT, DROPOUT),  # the last
+        pytest.param(26, signal.SIGINT, DROPOUT, marks=pytest.mark.slow),  # the last
         (10, signal.SIGINT, PLATEAU),  # validation is due
-        (13, signal.SIGINT, PLATEAU),  # an epoch's end without validation
+        pytest.param(13, signal.SIGINT, PLATEAU, marks=pytest.mark.slow),  # an epoch's end without validation
         (4, signal.SIGTERM, HALVING),  # updates of two batches
         (15, signal.SIGTERM, ["--training.max_steps=15"]),
         pytest.param(3, signal.SIGTERM, ["--training.max_steps=5", *HESSIAN_FREE], marks=pytest.mark.slow),
@@ -681,7 +681,9 @@ def test_sgd_with_halving(tmp_path, toy):
         (["--model.recurrent_dropout=0.1", "--training.truncate=2"], "our back-propagation through time"),
         (["--training.precision=bf16", "--model.residual=true"], "our back-propagation through time"),
         (["--model.zoneout=0.1", "--training.optimizer=rmsprop"], "step by step, left to autograd"),
-        ([*HESSIAN_FREE, "--training.max_steps=6"], "step by step, left to autograd"),
+        pytest.param(
+            [*HESSIAN_FREE, "--training.max_steps=6"], "step by step, left to autograd", marks=pytest.mark.slow
+        ),
         ([], "torch's fused kernel" if native.library() is None else "our back-propagation through time"),
     ],
     ids=str,

@@ -115,7 +115,11 @@ def test_an_epoch_and_a_validation_begin_with_nothing_carried():
     ("update", "flags"),
     [
         (7, ["--model.dropout=0.3"]),  # within an epoch: the state that is carried counts
-        (12, ["--model.cell=gru", "--training.optimizer=rmsprop", "--training.validate_every=5"]),
+        pytest.param(
+            12,
+            ["--model.cell=gru", "--training.optimizer=rmsprop", "--training.validate_every=5"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_interrupted_and_taken_up_is_the_run_uninterrupted(
