@@ -70,7 +70,7 @@ def best_offered(before: Tensor, log_probs: Tensor, size: int, moment: Moment) -
     """As `best`, of log-probabilities (B, W, R) of the words offered."""
     found = best_of_columns(before, log_probs, size, moment)
     places = found.parents * log_probs.size(2) + found.tokens
-    return found._replace(tokens=moment.state.words.view(len(places), -1).gather(1, places))
+    return found._replace(tokens=moment.state.words.view(places.size(0), -1).gather(1, places))
 
 
 def most_probable_offered(log_probs: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:

@@ -50,9 +50,9 @@ class Words:
     def __call__(self, tokens: Tensor) -> Tensor:
         """Tokens (N,), or (N, 1), -> (N, G)."""
         tokens = tokens.flatten()
-        if len(self.table):
+        if self.table.size(0):
             return self.table.index_select(0, tokens)
-        self.asked += max(len(tokens), AT_ONCE)
+        self.asked += max(tokens.size(0), AT_ONCE)
         if self.fits and self.asked >= len(self.embedding):
             self._look_up()
         embedded = self.embedding.index_select(0, tokens)
@@ -63,14 +63,14 @@ class Words:
 
     def told(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """The same of tokens (N,) as rows of a matrix, and which they are; None for all, in order."""
-        return (self.table, tokens) if len(self.table) else (self(tokens), None)
+        return (self.table, tokens) if self.table.size(0) else (self(tokens), None)
 
     def looked_up(self, tokens: Tensor, order: Tensor, parts: int) -> tuple[Tensor, Tensor]:
         """A matrix whose rows have what words say, each in so many parts, and for the parts in this order their rows.
 
         Part p of word n of the tokens (N,) is number n * parts + p in the order.
         """
-        if len(self.table):
+        if self.table.size(0):
             return self.table, tokens[order // parts] * parts + order % parts
         return self(tokens), order
 

@@ -135,7 +135,7 @@ def threads() -> list[str]:
 
 
 class CWeight(ctypes.Structure):
-    """`weight` in products.c."""
+    """`weight` in products.h."""
 
     _fields_ = [
         ("rows", NUMBER),
@@ -144,13 +144,7 @@ class CWeight(ctypes.Structure):
     ]
 
 
-class CInput(ctypes.Structure):
-    """`input` in products.c."""
-
-    _fields_ = [("rows", ARRAY), ("which", ARRAY), ("stride", NUMBER), ("columns", NUMBER)]
-
-
-INPUTS = [CInput * count for count in range(4)]
+INPUTS = [NUMBER * (4 * count) for count in range(4)]  # so many of `input` in products.h
 
 
 class Weight:
@@ -176,9 +170,10 @@ class Weight:
     def multiply(self, inputs: Sequence[Tensor], result: Result = "plain") -> Tensor:
         """The product of inputs (n, ..), and the bias, (n, M): as it is, tanh of it, or in fp16, for M in 64s."""
         assert result != "halved" or self.rows % PANEL == 0
-        out = torch.empty(len(inputs[0]), self.rows, dtype=torch.float16 if result == "halved" else torch.float32)
+        rows = inputs[0].size(0)
+        out = torch.empty(rows, self.rows, dtype=torch.float16 if result == "halved" else torch.float32)
         described = len(inputs), _inputs(*inputs)
-        self.library.multiply(self.address, len(out), *described, out.data_ptr(), RESULTS[result])
+        self.library.multiply(self.address, rows, *described, out.data_ptr(), RESULTS[result])
         return out
 
     def offer(self, x: Tensor, count: int, end: int, silent: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,9 +181,10 @@ class Weight:
 
         First the word `end`, and then the `count` most probable others, but those that are silent (m).
         """
-        log_probs, words = torch.empty(len(x), 1 + count), torch.empty(len(x), 1 + count, dtype=torch.long)
+        rows = x.size(0)
+        log_probs, words = torch.empty(rows, 1 + count), torch.empty(rows, 1 + count, dtype=torch.long)
         self.library.offer(
-            *(self.address, len(x), _inputs(x), count, end, len(silent)),
+            *(self.address, rows, _inputs(x), count, end, silent.size(0)),
             *(silent.data_ptr(), log_probs.data_ptr(), words.data_ptr()),
         )
         return log_probs, words
@@ -218,8 +214,8 @@ class LSTMWeight:
         input, its own output before, and of the memory these `rows` (n) are read, or all.
         """
         assert told is None or told.dtype == torch.float16
-        memory, count = memory.contiguous(), len(memory if rows is None else rows)
-        assert all(len(part) == count for part in (inputs if rows is None else inputs[:-1]))
+        memory, count = memory.contiguous(), (memory if rows is None else rows).size(0)
+        assert all(part.size(0) == count for part in (inputs if rows is None else inputs[:-1]))
         which, rows = (part if part is None else part.contiguous() for part in (which, rows))
         output, after = torch.empty(count, self.size), torch.empty(count, self.size)
         self.weight.library.lstm_step(
@@ -358,8 +354,8 @@ def _stride(x: Tensor) -> int:
     return x.stride(0)
 
 
-def _inputs(*parts: Tensor, rows: Tensor | None = None) -> ctypes.Array[CInput]:
+def _inputs(*parts: Tensor, rows: Tensor | None = None) -> ctypes.Array[ctypes.c_int64]:
     """Inputs (n, ..), each row contiguous, side by side; of the last these rows (n), or all."""
-    described = [CInput(part.data_ptr(), None, _stride(part), part.size(1)) for part in parts]
-    described[-1].which = _at(rows)
+    described = [number for part in parts for number in (part.data_ptr(), 0, _stride(part), part.size(1))]
+    described[-3] = 0 if rows is None else rows.data_ptr()
     return INPUTS[len(parts)](*described)
