@@ -80,12 +80,12 @@ def uninterrupted(toy, tmp_path_factory):
 @pytest.mark.parametrize(
     ("update", "number", "flags"),
     [
-        (7, signal.SIGINT, []),
+        pytest.param(7, signal.SIGINT, [], marks=pytest.mark.slow),
         (7, signal.SIGTERM, DROPOUT),
         (13, signal.SIGINT, DROPOUT),  # an epoch's end, where validation is due
         pytest.param(26, signal.SIGINT, DROPOUT, marks=pytest.mark.slow),  # the last
         (10, signal.SIGINT, PLATEAU),  # validation is due
-        pytest.param(13, signal.SIGINT, PLATEAU, marks=pytest.mark.slow),  # an epoch's end without validation
+        (13, signal.SIGINT, PLATEAU),  # an epoch's end without validation
         (4, signal.SIGTERM, HALVING),  # updates of two batches
         (15, signal.SIGTERM, ["--training.max_steps=15"]),
         pytest.param(3, signal.SIGTERM, ["--training.max_steps=5", *HESSIAN_FREE], marks=pytest.mark.slow),

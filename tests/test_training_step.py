@@ -213,16 +213,16 @@ def test_rmsprop_by_hand():
     assert_close(moved, -0.01 * GRADIENT.sign() * math.sqrt(10), rtol=1e-4, atol=0)
 
 
-@pytest.mark.slow
-def test_hessian_free_lowers_the_loss_of_a_network_far_below_one_step_of_descent():
+@pytest.mark.parametrize(("updates", "share"), [(2, 0.5), pytest.param(15, 0.3, marks=pytest.mark.slow)])
+def test_hessian_free_lowers_the_loss_of_a_network_far_below_one_step_of_descent(updates, share):
     model, batch = network(), collate(PAIRS)
 
     def loss(model: nn.Module) -> float:
         return float(objective(model, batch, 0.0).loss(dict(Spelling(model).named_parameters())).detach())
 
     before, descended = loss(model), loss(train(network(), [batch]))
-    after = loss(train(model, [batch] * 15, optimizer="hessian-free"))
-    assert after < 0.3 * before
+    after = loss(train(model, [batch] * updates, optimizer="hessian-free"))
+    assert after < share * before
     assert after < descended
 
 

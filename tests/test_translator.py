@@ -151,6 +151,13 @@ def test_bf16_says_the_same_here(trained, toy):
 
 def test_int8_says_the_same_here_and_whatever_the_batch(trained, toy):
     rough, alone = (Translator.load(trained, precision="int8", batch_tokens=tokens) for tokens in (16384, 1))
+    same(alone.translate(LINES), rough.translate(LINES))
+    greedy = SearchOptions(beam_size=1)
+    one, other = (
+        Translator.load(trained, greedy, precision="int8", batch_tokens=tokens).translate(LINES)
+        for tokens in (16384, 1)
+    )
+    same(one, other)
     wrong = [
         answer.text
         for answer, right in zip(rough.translate(toy.text("val.en")), toy.text("val.de"), strict=True)
@@ -159,7 +166,6 @@ def test_int8_says_the_same_here_and_whatever_the_batch(trained, toy):
     assert len(wrong) <= 1  # five other ends may by chance come before the best
     patient = Translator.load(trained, SearchOptions(beam_size=5, early_stopping=False), precision="int8")
     assert [answer.text for answer in patient.translate(toy.text("val.en"))] == toy.text("val.de")
-    same(alone.translate(LINES), rough.translate(LINES))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

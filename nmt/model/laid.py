@@ -10,7 +10,7 @@
   in float32); else ours (`laid_encoder.py`).
 
 So a step is a product in the first layer, two in each further one (by our own kernel in int8, and with a context, one),
-one in the readout and one in the output layer.
+one in the readout, one in the output layer and, where keys are the values, one of the query.
 
 Shapes: **B** sentences, **S** source length, **K** hypotheses of a sentence, **N** rows (B * K), **G** sums of a reader
 (a layer's gates, or the readout), **X** its input, **C** context, **R** readout, **V** vocabulary.

@@ -16,7 +16,7 @@ from nmt.model.equations import Unrolled, equations_of
 from nmt.model.products import Own, Packed, Precision, Product, own_lstm, pack, product, serves_int8
 from nmt.states import select
 
-Pack = Callable[..., Product]  # (weight, bias, bounded=...)
+Pack = Callable[..., Product]  # (weight, bias, bounded=..., widths=...)
 TABLE = 1 << 28  # bytes of the largest table of words
 AT_ONCE = 16  # words whose product takes as long as that of one: the time is that of reading the weight
 

@@ -39,7 +39,7 @@ FLAGS = ["-O2", "-std=gnu11", "-shared", "-fPIC", *(f"-m{name.replace('_', '')}"
 Result = Literal["plain", "squashed", "halved"]
 RESULTS = {"plain": 0, "squashed": 1, "halved": 2}  # as in products.c
 MANY = 64  # from so many on, looking for the largest takes longer than torch's sort
-PANEL = 64  # rows of a weight that lie together, as in products.c
+PANEL = 64  # rows of a weight that lie together, as in products.h
 NUMBER, ARRAY, FLAG = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
 SIGNATURES = {
     "pack": [NUMBER] * 2 + [ARRAY] * 3,

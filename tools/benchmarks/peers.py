@@ -231,7 +231,10 @@ def translating(options: argparse.Namespace, report: Report, found: dict[str, An
             for kind in system.precisions:
                 sizes = {size: system.translate(kind, "test", beam, size) for size in options.batch_sizes}
                 best = fastest(sizes)
-                single = system.translate(kind, "few", beam, 1)
+                passes = [system.translate(kind, "few", beam, 1) for _ in range(3)]
+                single = sorted(passes, key=lambda each: each.seconds)[
+                    1
+                ]  # one sentence waits for all cores, so chance is large
                 batch[name, kind] = sizes[best].sentences / sizes[best].seconds
                 alone[name, kind] = single.sentences / single.seconds
                 figures = {
