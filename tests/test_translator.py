@@ -158,12 +158,7 @@ def test_int8_says_the_same_here_and_whatever_the_batch(trained, toy):
         for tokens in (16384, 1)
     )
     same(one, other)
-    wrong = [
-        answer.text
-        for answer, right in zip(rough.translate(toy.text("val.en")), toy.text("val.de"), strict=True)
-        if answer.text != right
-    ]
-    assert len(wrong) <= 1  # five other ends may by chance come before the best
+    assert [answer.text for answer in rough.translate(toy.text("val.en"))] == toy.text("val.de")
     patient = Translator.load(trained, SearchOptions(beam_size=5, early_stopping=False), precision="int8")
     assert [answer.text for answer in patient.translate(toy.text("val.en"))] == toy.text("val.de")
 

@@ -4,8 +4,8 @@
 - What a word says to the first layer, W e(y) + b, is looked up in a table, once that pays.
 - What the context c = sum_s a_s m_s says to a reader is W c = sum_s a_s (W m_s); each W m_s is made once per sentence,
   but where one hypothesis alone reads it, on a CPU.
-- In int8 our own kernel makes the keys of attention; where one hypothesis alone reads a sentence, they are the values,
-  and queries are multiplied instead. It also finds the best words (`offer`) without writing what the others are worth.
+- In int8, where one hypothesis alone reads a sentence, our own kernel multiplies attention's queries, not its keys:
+  they are the values then. It also finds the best words (`offer`) without writing what the others are worth.
 - The encoder is the model's own where torch has a kernel for its layers that reads whole sentences (cuDNN, and oneDNN
   in float32); else ours (`laid_encoder.py`).
 
@@ -203,14 +203,10 @@ class LaidModel:
         self.dots = isinstance(self.attention, DotAttention | GeneralAttention) and native.serves(embedding)
         self.halved = self.dots and precision == "int8"
         self.shared = shared or embedding.is_cuda or not isinstance(self.attention, Attention)
-        self.keys: Own | None = None
         self.queries: Own | None = None
-        if self.halved and isinstance(self.attention, GeneralAttention):
-            weight = self.attention.key.weight
-            if self.shared:
-                self.keys = Own(weight, None)
-            else:  # q.(W m) = (W^T q).m: one row is multiplied, not each of a sentence's, and keys are the values
-                self.queries = Own(weight.t().contiguous(), None)
+        if self.halved and not self.shared and isinstance(self.attention, GeneralAttention):
+            # q.(W m) = (W^T q).m: one row is multiplied, not each of a sentence's, and keys are the values
+            self.queries = Own(self.attention.key.weight.t().contiguous(), None)
         packed = partial(pack, precision=precision)
         cells = cast(list[Cell], [layer.cells[0] for layer in cast(list[Layer], decoder.layers)])
         self.first, self.precision = step_of(cells[0], precision), precision
@@ -242,12 +238,9 @@ class LaidModel:
         return DecodingState(Picked(layers), alignment, DecodingMemory(memory, early, said))
 
     def prepare(self, outputs: Tensor, mask: Tensor, vector: Tensor) -> Memory:
-        """As the attention does; where our own kernels serve in int8, keys are made by them, and in fp16, if at all."""
+        """As the attention does; where our own kernel reads them in int8, keys are in fp16, or none are made."""
         if self.queries is not None:
             return Memory(outputs.contiguous(), outputs[:, :, :0], mask)
-        if self.keys is not None:
-            outputs = outputs.contiguous()
-            return Memory(outputs, self.keys.halved(outputs), mask)
         values, keys, mask = (part.contiguous() for part in self.attention.prepare(outputs, mask, vector))
         return Memory(values, in_fp16(keys) if self.halved else keys, mask)
 
