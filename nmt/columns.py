@@ -12,6 +12,21 @@ from nmt.search import Candidates, Moment, best
 COLUMN = 16  # elements that are compared before the best are looked for
 
 
+class Found(Candidates):
+    """Candidates that our own kernel has found, and parts."""
+
+    def parted(self, width: int, size: int, eos: int) -> tuple[Candidates, Candidates]:
+        """As others are, but that ends are (B, 0) also where none is among the first K."""
+        opened, ends = native.parted(*self, width, size, eos)
+        return Candidates(*opened), Candidates(*ends)
+
+
+def best_by_kernel(before: Tensor, log_probs: Tensor, size: int, words: Tensor | None = None) -> Found:
+    """As `best` (but for ties), by our own kernel; of log-probabilities of `words` (N, V), if not of all there are."""
+    reach = min(size + 1, log_probs.size(2))
+    return Found(*native.best(before, log_probs, reach, min(2 * size, reach * before.size(1)), words))
+
+
 def best_of_columns(before: Tensor, log_probs: Tensor, size: int, moment: Moment) -> Candidates:
     """As `best` (but for ties), which of a hypothesis's tokens needs the K + 1 most probable.
 
@@ -19,8 +34,7 @@ def best_of_columns(before: Tensor, log_probs: Tensor, size: int, moment: Moment
     token of any other column has K + 1 above it.
     """
     if size < native.MANY and native.serves(log_probs):
-        reach = min(size + 1, log_probs.size(2))
-        return Candidates(*native.best(before, log_probs, reach, min(2 * size, reach * before.size(1))))
+        return best_by_kernel(before, log_probs, size)
     columns = log_probs.size(2) // COLUMN
     if log_probs.is_cuda or log_probs.size(2) % COLUMN or columns < 8 * (size + 1):
         return best(before, log_probs, size, moment)

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from nmt.columns import best_of_columns
-from nmt.search import Candidates, Moment, Stepper
+from nmt import native
+from nmt.columns import best_by_kernel
+from nmt.search import Candidates, Moment, Stepper, best
+from nmt.states import Picked
 
 
 @runtime_checkable
@@ -33,7 +35,7 @@ class Offered(NamedTuple):
     """A model's state, and what it offered."""
 
     inner: Any
-    words: Tensor  # (N, R)
+    words: Picked  # (N, R), of which no rows are taken
 
     @property
     def alignment(self) -> Tensor:
@@ -51,12 +53,12 @@ class Offering:
 
     def start(self, source: Tensor, lengths: Tensor) -> Offered:
         """The model's start, nothing offered."""
-        return Offered(self.model.start(source, lengths), lengths.new_empty(len(lengths), 0))
+        return Offered(self.model.start(source, lengths), Picked(lengths.new_empty(len(lengths), 0)))
 
     def step(self, tokens: Tensor, state: Offered) -> tuple[Tensor, Offered]:
         """The model's step."""
         log_probs, words, inner = self.model.offer(tokens, state.inner, self.count, self.end, self.silent)
-        return log_probs, Offered(inner, words)
+        return log_probs, Offered(inner, Picked(words))
 
 
 def offered(stepper: Stepper[Any], count: int, end: int, silent: Sequence[int]) -> Offering | None:
@@ -68,12 +70,14 @@ def offered(stepper: Stepper[Any], count: int, end: int, silent: Sequence[int]) 
 
 def best_offered(before: Tensor, log_probs: Tensor, size: int, moment: Moment) -> Candidates:
     """As `best`, of log-probabilities (B, W, R) of the words offered."""
-    found = best_of_columns(before, log_probs, size, moment)
+    if native.serves(log_probs):
+        return best_by_kernel(before, log_probs, size, moment.state.words.whole)
+    found = best(before, log_probs, size, moment)
     places = found.parents * log_probs.size(2) + found.tokens
-    return found._replace(tokens=moment.state.words.view(places.size(0), -1).gather(1, places))
+    return found._replace(tokens=moment.state.words.whole.view(places.size(0), -1).gather(1, places))
 
 
 def most_probable_offered(log_probs: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
     """As `most_probable`, of the words offered."""
     values, places = log_probs.max(2, keepdim=True)
-    return values[..., 0], moment.state.words.view_as(log_probs).gather(2, places)[..., 0]
+    return values[..., 0], moment.state.words.whole.view_as(log_probs).gather(2, places)[..., 0]

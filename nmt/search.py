@@ -141,6 +141,22 @@ class Candidates(NamedTuple):
     tokens: Tensor  # (B, C) the last of each
     parents: Tensor  # (B, C) which of the sentence's W hypotheses each extends
 
+    def parted(self, width: int, size: int, eos: int) -> tuple["Candidates", "Candidates"]:
+        """The first K = `size` that stay open, and what ends of the first K; parents are rows, W = `width` a sentence.
+
+        The other log-probabilities of the ends (B, K) are -inf; on a CPU, where looks are cheap, none are (B, 0).
+        """
+        is_end = self.tokens == eos  # (B, C)
+        opening = min(size, is_end.size(1) - width)
+        first_rows = torch.arange(0, is_end.size(0) * width, width, device=is_end.device)
+        parts = self.log_probs, self.tokens, self.parents + first_rows[:, None]
+        if not is_end.is_cuda and not is_end.any():
+            return Candidates(*(part[:, :opening] for part in parts)), Candidates(*(part[:, :0] for part in parts))
+        open_ = is_end.sort(dim=1, stable=True).indices[:, :opening]  # (B, K), in their order
+        log_probs, tokens, rows = (part[:, :size] for part in parts)
+        ends = Candidates(log_probs.where(is_end[:, :size], -math.inf), tokens, rows)
+        return Candidates(*(part.gather(1, open_) for part in parts)), ends
+
 
 class Frontier(NamedTuple):
     """The sentences still searched. All has one row per sentence, so that `select` lets the finished ones go."""
@@ -166,12 +182,12 @@ class History:
     A step writes its nodes once and copies nothing; only what is returned is ever read back.
     """
 
-    def __init__(self, roots: int, device: torch.device) -> None:
+    def __init__(self, roots: int, device: torch.device, look: Tensor | None = None) -> None:
         self.roots = roots
         self.start, self.size = 0, roots  # nodes of the last step
         self.parents = [torch.arange(roots, device=device)]  # (B * K,) per step; roots, which are BOS, are their own
         self.tokens = [torch.zeros_like(self.parents[0])]  # (B * K,) per step
-        self.looks: list[Tensor] = []  # (B * K, S) per step, if alignments are asked for; none for the roots
+        self.looks = [] if look is None else [look]  # (B * K, S) per step, if alignments are asked for; (0, S) at first
         self.ended: list[tuple[Tensor, Tensor, Tensor, list[int]]] = []  # scores, log-probabilities, nodes; sentences
 
     def add(self, rows: Tensor, tokens: Tensor, looks: Tensor | None) -> None:
@@ -248,26 +264,6 @@ def best(before: Tensor, log_probs: Tensor, size: int, moment: Moment) -> Candid
     candidates = (before[:, :, None] + scores).flatten(1)  # (B, W * R)
     candidates, chosen = candidates.topk(min(2 * size, candidates.size(1)))  # (B, C)
     return Candidates(candidates, tokens.flatten(1).gather(1, chosen), chosen // reach)
-
-
-def advance(frontier: Frontier, candidates: Candidates, size: int, eos: int) -> tuple[Frontier, Tensor, Candidates]:
-    """The frontier of the first K candidates that stay open, the rows (B, K) they extend, and the ends.
-
-    An end counts if it is among the first K candidates; the other log-probabilities of the ends (B, K) are -inf, and
-    their parents are rows. On a CPU, where a look costs less than what it saves, none at all are (B, 0).
-    """
-    batch, width = frontier.tokens.shape
-    is_end = candidates.tokens == eos  # (B, C)
-    opening = min(size, is_end.size(1) - width)
-    first_rows = torch.arange(0, batch * width, width, device=is_end.device)
-    log_probs, tokens, rows = candidates._replace(parents=candidates.parents + first_rows[:, None])
-    if not is_end.is_cuda and not is_end.any():
-        opened = frontier._replace(log_probs=log_probs[:, :opening], tokens=tokens[:, :opening])
-        return opened, rows[:, :opening], Candidates(log_probs[:, :0], tokens[:, :0], rows[:, :0])
-    open_ = is_end.sort(dim=1, stable=True).indices[:, :opening]  # (B, K), in their order
-    ended = log_probs[:, :size].where(is_end[:, :size], -math.inf)
-    opened = frontier._replace(log_probs=log_probs.gather(1, open_), tokens=tokens.gather(1, open_))
-    return opened, rows.gather(1, open_), Candidates(ended, tokens[:, :size], rows[:, :size])
 
 
 def score(ends: Candidates, moment: Moment, options: SearchOptions, bonus: Bonus | None) -> Tensor:
@@ -375,7 +371,8 @@ def beam_search(
     state = stepper.start(source, lengths)
     frontier = first_frontier(limits, size if distinct else min(options.n_best, size), options, bos, device)
     state = select(state, frontier.sentences if groups > 1 else None, None)
-    history, sentences, length, anything = History(len(limits), device), list(range(len(limits))), 0, False
+    history = History(len(limits), device, state.alignment[:0] if with_alignment else None)
+    sentences, length, anything = list(range(len(limits))), 0, False
     while sentences:
         length += 1
         log_probs, state = stepper.step(frontier.tokens.flatten(), state)
@@ -386,14 +383,17 @@ def beam_search(
         if any(done):
             end_here(log_probs, done, eos if end is None else end)
         candidates = choose(frontier.log_probs, log_probs, size, moment)
-        frontier, rows, ends = advance(frontier, candidates, size, eos)
+        opened, ends = candidates.parted(frontier.tokens.size(1), size, eos)
+        frontier, rows = frontier._replace(log_probs=opened.log_probs, tokens=opened.tokens), opened.parents
         # Until anything has ended, only limits make done, and `any` is the step's one look at the device.
-        anything = anything or bool(ends.log_probs.ne(-math.inf).any())
+        anything = anything or (ends.tokens.numel() > 0 and bool(ends.log_probs.ne(-math.inf).any()))
         if anything:
             scores = score(ends, moment, options, bonus)
             history.end(scores, ends, sentences)
             frontier = finish(frontier, scores)
             done = [a or b for a, b in zip(done, settled(frontier, length, size, options).tolist(), strict=True)]
+        if all(done):
+            break
         frontier, rows, state, kept = go_on(frontier, rows, state, done, groups)
         sentences = [sentences[place] for place in kept]
         history.add(rows.flatten(), frontier.tokens.flatten(), state.alignment if with_alignment else None)

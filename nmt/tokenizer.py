@@ -15,6 +15,7 @@ PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
 SAMPLED_SENTENCES = 500_000  # training reads a uniform sample of this many, which bounds its memory
 LONGEST_SENTENCE = 1 << 20  # bytes; sentencepiece silently skips what is longer, by default already at 4192
+FEW = 8  # lines that are told one by one: for several at once sentencepiece starts a thread, which costs as much
 TRAINING_THREADS = 4  # fixed, not "all cores": unigram sums in thread order, so the pieces depend on this number
 
 
@@ -90,8 +91,11 @@ class Tokenizer:
 
         Subword regularisation: `sample` is alpha for unigram (Kudo 2018), drop rate for BPE (Provilkov et al. 2020).
         """
+        normal = [normalise(line) for line in lines]
+        if len(normal) <= FEW and not sample:
+            return [self.processor.encode(line) for line in normal]
         ids: list[list[int]] = self.processor.encode(
-            [normalise(line) for line in lines],
+            normal,
             enable_sampling=sample > 0,
             alpha=sample,
             nbest_size=-1,  # of all segmentations, not of the n best; unigram only
@@ -104,8 +108,11 @@ class Tokenizer:
 
         PAD, BOS and EOS say nothing; UNK reads as U+2047 (a double question mark).
         """
-        # Its own threads are as many as cores, and cost milliseconds to start: too much for a sentence at a time.
-        text: list[str] = self.processor.decode([[int(i) for i in row] for row in ids], num_threads=1)
+        rows = [[int(i) for i in row] for row in ids]
+        if len(rows) <= FEW:
+            text: list[str] = [self.processor.decode(row) for row in rows]
+        else:
+            text = self.processor.decode(rows, num_threads=1)  # its own are as many as cores, and dear to start
         return [line.replace("\n", " ").replace("\r", " ") for line in text]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:

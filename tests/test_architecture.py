@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rules": {"search"},
     "diversity": {"search"},
     "columns": {"native", "search"},
-    "offers": {"columns", "search"},
+    "offers": {"columns", "native", "search", "states"},
     "constraints": {"search", "rules"},
     "sampling": {"search", "states", "rules"},
     "decoding": {

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from nmt import native
 from nmt.info import describe_machine
 from nmt.native import LSTMWeight, NoKernelsError, Weight
-from nmt.search import best
+from nmt.search import Candidates, best
 
 compiled = pytest.mark.skipif(native.library() is None, reason="they need a C compiler, and AVX-512 VNNI")
 
@@ -189,15 +189,19 @@ def test_gates_are_as_exact_as_float32_allows():
 
 
 @compiled
-@pytest.mark.parametrize("directions", [1, 2])
-def test_a_layer_is_its_steps(directions):
+@pytest.mark.parametrize(("directions", "threads"), [(1, 1), (2, 1), (2, 2)])
+def test_a_layer_is_its_steps(directions, threads):
     size, steps, sentences = 20, 4, 3
     weights = [LSTMWeight(*levels_of(4 * size, size, seed)) for seed in range(directions)]
     said = blocked(drawn(50, 4 * size), size)
     draw = torch.Generator().manual_seed(1)
     order = torch.randint(0, 50, (steps, directions * sentences), generator=draw)
     to = torch.randperm(order.numel(), generator=draw).view(order.shape)
-    outputs, memories = native.lstm_layer(weights, said, order, to)
+    torch.set_num_threads(threads)
+    try:
+        outputs, memories = native.lstm_layer(weights, said, order, to)
+    finally:
+        torch.set_num_threads(1)
     outputs = outputs[to].view(steps, directions, sentences, size)
     memories = memories.view(steps + 1, directions, sentences, size)
     for direction, weight in enumerate(weights):
@@ -315,6 +319,40 @@ def test_the_best_extensions(width, size):
     expected = best(before, log_probs, size, None)
     for one, other in zip(native.best(before, log_probs, size + 1, 2 * size), expected, strict=True):
         assert one.equal(other)
+
+
+@compiled
+def test_the_best_extensions_by_words_that_have_names():
+    before, log_probs = drawn(4, 2), drawn(4, 2, 7)
+    names = torch.randint(100, (8, 7), generator=torch.Generator().manual_seed(5))
+    scores, places, parents = native.best(before, log_probs, 3, 4)
+    named = native.best(before, log_probs, 3, 4, names)
+    expected = scores, names.view(4, -1).gather(1, parents * 7 + places), parents
+    for one, other in zip(named, expected, strict=True):
+        assert one.equal(other)
+
+
+@compiled
+@pytest.mark.parametrize(
+    "likely", [0, 1, 3, 10]
+)  # of ten words, how many are EOS: none, few, so many that too few go on
+@pytest.mark.parametrize(("width", "size", "count"), [(1, 1, 2), (1, 3, 6), (3, 3, 6), (2, 5, 10), (1, 5, 3)])
+def test_candidates_are_parted(likely, width, size, count):
+    draw = torch.Generator().manual_seed(7)
+    words = torch.randint(10, (6, count), generator=draw)
+    words = words.where(words >= likely, 0)
+    log_probs = drawn(6, count).sort(1, descending=True).values
+    log_probs[1, 0] = math.nan
+    parents = torch.randint(width, (6, count), generator=draw)
+    opened, ends = Candidates(log_probs, words, parents).parted(width, size, 0)
+    mine, my_ends = native.parted(log_probs, words, parents, width, size, 0)
+    for one, other in zip(mine, opened, strict=True):
+        assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    if not words[:, :size].eq(0).any():
+        assert all(not part.numel() for part in my_ends)
+        return
+    for one, other in zip(my_ends, ends, strict=True):
+        assert_close(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 @compiled

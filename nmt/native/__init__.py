@@ -51,7 +51,8 @@ SIGNATURES = {
     "log_softmax": [NUMBER, NUMBER, ARRAY],
     "largest": [NUMBER] * 3 + [ARRAY] * 3,
     "offer": [ARRAY, NUMBER, ARRAY, *[NUMBER] * 3, *[ARRAY] * 3],
-    "best": [NUMBER] * 5 + [ARRAY] * 5,
+    "best": [NUMBER] * 5 + [ARRAY] * 6,
+    "parted": [NUMBER] * 6 + [ARRAY] * 8,
     "weigh": [NUMBER] * 4 + [ARRAY] * 4,
     "attend": [FLAG] + [NUMBER] * 4 + [ARRAY] * 4 + [NUMBER] + [ARRAY] * 2,
 }
@@ -82,7 +83,7 @@ def load() -> ctypes.CDLL:
         raise NoKernelsError(str(error)) from None
     for function, arguments in SIGNATURES.items():
         getattr(found, function).argtypes = arguments
-        getattr(found, function).restype = None
+        getattr(found, function).restype = NUMBER if function == "parted" else None
     return found
 
 
@@ -288,20 +289,42 @@ def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, places
 
 
-def best(before: Tensor, log_probs: Tensor, reach: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The `count` best extensions of hypotheses worth (B, W) by words worth (B, W, V).
+def best(
+    before: Tensor, log_probs: Tensor, reach: int, count: int, named: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` best extensions of hypotheses worth (B, W) by words worth (B, W, V), all or `named` (B*W, V).
 
     Their worth, words and hypotheses (B, C); of each hypothesis its `reach` best words compete.
     """
+    assert named is None or named.is_contiguous()
     sentences, width, size = log_probs.shape
     scores = torch.empty(sentences, count)
     words, parents = torch.empty(2, sentences, count, dtype=torch.long).unbind()
     before = before.contiguous()
     _kernels().best(
-        *(sentences, width, size, reach, count, before.data_ptr(), log_probs.data_ptr()),
+        *(sentences, width, size, reach, count, before.data_ptr(), log_probs.data_ptr(), _at(named)),
         *(scores.data_ptr(), words.data_ptr(), parents.data_ptr()),
     )
     return scores, words, parents
+
+
+Parts = tuple[Tensor, Tensor, Tensor]
+
+
+def parted(log_probs: Tensor, words: Tensor, parents: Tensor, width: int, size: int, eos: int) -> tuple[Parts, Parts]:
+    """Of candidates (B, C), the best first, the first `size` that stay open, and those of the first `size` that end.
+
+    Of each the log-probabilities (B, size), the words, and which rows they extend, parents of a sentence being `width`.
+    What does not end has -inf there; where nothing does, ends are (B, 0).
+    """
+    sentences, count = words.shape
+    opening, size = min(size, count - width), min(size, count)
+    opened = torch.empty(sentences, opening), words.new_empty(sentences, opening), words.new_empty(sentences, opening)
+    ended, rows = torch.empty(sentences, size), words.new_empty(sentences, size)
+    arrays = map(Tensor.data_ptr, (log_probs, words, parents, *opened, ended, rows))
+    some = _kernels().parted(sentences, count, width, opening, size, eos, *arrays)
+    last = size if some else 0
+    return opened, (ended[:, :last], words[:, :last], rows[:, :last])
 
 
 def weigh(weights: Tensor, said: Tensor, plus: Tensor | None = None) -> Tensor:

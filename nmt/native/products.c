@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TILE = 6, BLOCK = 96 }; /* rows of inputs whose sums are kept in registers, and that a weight is read for at once */
+/* Rows of inputs whose sums are kept in registers, and that a weight is read for at once; numbers of a weight from which on
+   threads share a product. */
+enum { TILE = 6, BLOCK = 96, SHARED = 1 << 19 };
 
 static int64_t padded(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
@@ -222,7 +224,7 @@ static void lstm_tile(int count, const weight *by, int64_t first, rounded x, int
 
 /* All tiles of some rows of inputs and of a weight. */
 static void tiles(const weight *by, int64_t from, int64_t last, rounded x, int64_t start, int64_t end, const target *to) {
-#pragma omp parallel for if ((last - from) * by->columns > 1 << 19)
+#pragma omp parallel for if ((last - from) * by->columns > SHARED)
     for (int64_t first = from; first < last; first += PANEL)
         for (int64_t row = start; row < end; row += TILE)
             (to->kind == STEP ? lstm_tile : any_tile)(end - row < TILE ? end - row : TILE, by, first, x, row, to);
@@ -264,11 +266,14 @@ void lstm_layer(const weight *const *by, int64_t directions, int64_t steps, int6
                 const uint16_t *said, const int64_t *order, const int64_t *to, float *memory, float *output) {
     float *nothing = calloc(size, sizeof(float));
     if (!nothing) abort();
-    for (int64_t now = 0; now < steps * directions; now++, order += sentences, to += sentences, memory += sentences * size) {
-        const input first = {nothing, NULL, 0, size}, later = {output, to - directions * sentences, size, size};
-        const target here = {STEP, NULL, 0, 0, 0, {said, order},
-                             {memory, NULL, to, memory + directions * sentences * size, output, size}};
-        every_tile(by[now % directions], sentences, 1, now < directions ? &first : &later, &here);
-    }
+#pragma omp parallel for if (by[0]->rows * by[0]->columns <= SHARED)
+    for (int64_t direction = 0; direction < directions; direction++)
+        for (int64_t step = 0; step < steps; step++) {
+            const int64_t now = (step * directions + direction) * sentences, next = now + directions * sentences;
+            const input first = {nothing, NULL, 0, size}, later = {output, to + now - directions * sentences, size, size};
+            const target here = {STEP, NULL, 0, 0, 0, {said, order + now},
+                                 {memory + now * size, NULL, to + now, memory + next * size, output, size}};
+            every_tile(by[direction], sentences, 1, step ? &later : &first, &here);
+        }
     free(nothing);
 }

@@ -99,9 +99,9 @@ void largest(int64_t n, int64_t size, int64_t most, const float *x, float *value
 }
 
 /* Of B sentences the C best of W hypotheses, each worth `before` (B, W), by words worth x (B, W, V): what they are worth,
-   the words, and the hypotheses. Of each hypothesis the `most` best compete. */
+   the words, by their numbers or `named` (B, W, V), and the hypotheses. Of each hypothesis the `most` best compete. */
 void best(int64_t sentences, int64_t width, int64_t size, int64_t most, int64_t count, const float *before, const float *x,
-          float *scores, int64_t *words, int64_t *parents) {
+          const int64_t *named, float *scores, int64_t *words, int64_t *parents) {
     float values[most];
     int64_t places[most];
     for (int64_t row = 0; row < sentences; row++, scores += count, words += count, parents += count) {
@@ -112,8 +112,34 @@ void best(int64_t sentences, int64_t width, int64_t size, int64_t most, int64_t 
             for (int64_t rank = 0; rank < most; rank++)
                 put(&chosen, before[row * width + parent] + values[rank], parent * size + places[rank]);
         }
-        for (int64_t rank = 0; rank < count; rank++) words[rank] = parents[rank] % size, parents[rank] /= size;
+        for (int64_t rank = 0; rank < count; rank++) {
+            words[rank] = named ? named[row * width * size + parents[rank]] : parents[rank] % size;
+            parents[rank] /= size;
+        }
     }
+}
+
+/* Of candidates (B, C) the first `opening` that do not end (and behind them, were these too few, the first that do): what they are
+   worth, the words, and the rows that they extend, W a sentence. Of the first `size` those that end: what they are worth, -inf for the others, and the rows. How many end. */
+int64_t parted(int64_t sentences, int64_t count, int64_t width, int64_t opening, int64_t size, int64_t eos,
+               const float *scores, const int64_t *words, const int64_t *parents, float *opened, int64_t *said, int64_t *rows,
+               float *ended, int64_t *after) {
+    int64_t ends = 0;
+    for (int64_t row = 0; row < sentences; row++, scores += count, words += count, parents += count) {
+        int64_t open = 0;
+        for (int end = 0; end < 2; end++)
+            for (int64_t rank = 0; rank < count && open < opening; rank++)
+                if ((words[rank] == eos) == end) {
+                    *opened++ = scores[rank], *said++ = words[rank], *rows++ = row * width + parents[rank];
+                    open++;
+                }
+        for (int64_t rank = 0; rank < size; rank++) {
+            const int end = words[rank] == eos;
+            *ended++ = end ? scores[rank] : -INFINITY, *after++ = row * width + parents[rank];
+            ends += end;
+        }
+    }
+    return ends;
 }
 
 /* What is known of a row's words once some have been seen: the largest logit, the sum of e^(x - highest), that of the word
