@@ -153,8 +153,7 @@ class Candidates(NamedTuple):
         if not is_end.is_cuda and not is_end.any():
             return Candidates(*(part[:, :opening] for part in parts)), Candidates(*(part[:, :0] for part in parts))
         open_ = is_end.sort(dim=1, stable=True).indices[:, :opening]  # (B, K), in their order
-        log_probs, tokens, rows = (part[:, :size] for part in parts)
-        ends = Candidates(log_probs.where(is_end[:, :size], -math.inf), tokens, rows)
+        ends = Candidates(*(part[:, :size] for part in (parts[0].where(is_end, -math.inf), *parts[1:])))
         return Candidates(*(part.gather(1, open_) for part in parts)), ends
 
 
