@@ -265,6 +265,12 @@ def best(before: Tensor, log_probs: Tensor, size: int, moment: Moment) -> Candid
     return Candidates(candidates, tokens.flatten(1).gather(1, chosen), chosen // reach)
 
 
+def advance(frontier: Frontier, candidates: Candidates, size: int, eos: int) -> tuple[Frontier, Tensor, Candidates]:
+    """The frontier of the first K candidates that stay open, the rows (B, K) they extend, and the ends."""
+    opened, ends = candidates.parted(frontier.tokens.size(1), size, eos)
+    return frontier._replace(log_probs=opened.log_probs, tokens=opened.tokens), opened.parents, ends
+
+
 def score(ends: Candidates, moment: Moment, options: SearchOptions, bonus: Bonus | None) -> Tensor:
     """What ranks translations (B, K) that end now; -inf where none does."""
     scores = ends.log_probs / options.divisor(moment.length)
@@ -360,16 +366,14 @@ def beam_search(
     wide as the space of translations finds the best there are, and each sentence is answered as if it were alone.
 
     EOS stands in column `end` of what the stepper says, if not at its id. Translations that agree under `distinct`
-    count once; K of them must then be safe, not n_best. Options that are rules, choices or a bonus (minimum length,
-    n-grams, UNK, coverage, diversity) are made so in nmt/decoding.py. Raises ValueError if the model gives NaN.
+    count once; K of them must then be safe, not n_best. Raises ValueError if the model gives NaN.
     """
     device, groups, size = source.device, options.diverse_groups, options.beam_size // options.diverse_groups
     source_lengths = lengths.tolist()
     limits = [limit for limit in limits or map(options.limit, source_lengths) for _ in range(groups)]
     rules = [partial(ban, torch.tensor(banned, device=device)), *rules] if banned else rules
-    state = stepper.start(source, lengths)
     frontier = first_frontier(limits, size if distinct else min(options.n_best, size), options, bos, device)
-    state = select(state, frontier.sentences if groups > 1 else None, None)
+    state = select(stepper.start(source, lengths), frontier.sentences if groups > 1 else None, None)
     history = History(len(limits), device, state.alignment[:0] if with_alignment else None)
     sentences, length, anything = list(range(len(limits))), 0, False
     while sentences:
@@ -382,8 +386,7 @@ def beam_search(
         if any(done):
             end_here(log_probs, done, eos if end is None else end)
         candidates = choose(frontier.log_probs, log_probs, size, moment)
-        opened, ends = candidates.parted(frontier.tokens.size(1), size, eos)
-        frontier, rows = frontier._replace(log_probs=opened.log_probs, tokens=opened.tokens), opened.parents
+        frontier, rows, ends = advance(frontier, candidates, size, eos)
         # Until anything has ended, only limits make done, and `any` is the step's one look at the device.
         anything = anything or (ends.tokens.numel() > 0 and bool(ends.log_probs.ne(-math.inf).any()))
         if anything:
