@@ -273,9 +273,7 @@ def advance(frontier: Frontier, candidates: Candidates, size: int, eos: int) -> 
 
 def score(ends: Candidates, moment: Moment, options: SearchOptions, bonus: Bonus | None) -> Tensor:
     """What ranks translations (B, K) that end now; -inf where none does."""
-    scores = ends.log_probs / options.divisor(moment.length)
-    if options.length_reward:
-        scores = scores + options.length_reward * moment.length
+    scores = ends.log_probs / options.divisor(moment.length) + options.length_reward * moment.length
     return scores if bonus is None else scores + bonus(moment.state)[ends.parents]
 
 

@@ -38,6 +38,7 @@ from nmt.model.products import has_bf16_kernels
 # cuDNN wants all weights of a layer in one buffer; torch puts them there at each call, and warns of it.
 warnings.filterwarnings("ignore", "RNN module weights")
 
+WIDE = 512  # cells of an LSTM layer from which on, in float32, our own way back by our own kernels is the faster
 PADDING = 1e4  # sigmoid(-1e4) == 0 and sigmoid(1e4) == 1 in every floating-point format used here
 
 Path = Literal["fused", "unrolled", "loop"]
@@ -84,7 +85,8 @@ class Layer(nn.Module):
             return "unrolled"
         if reduced and device.type == "cpu" and (training or not has_bf16_kernels()):
             return "unrolled"  # as fast as oneDNN's own or faster, whose way back is slow; and some CPUs have none
-        if training and device.type == "cpu" and kind is LSTMCell and native.library() is not None:
+        wide = len(self.cells) * self.hidden_size >= WIDE
+        if training and device.type == "cpu" and kind is LSTMCell and wide and native.library() is not None:
             return "unrolled"  # faster with our own kernels
         return "fused" if _has_kernel(self.cells[0], device) else "unrolled"
 

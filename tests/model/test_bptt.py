@@ -388,10 +388,19 @@ def test_which_way_a_cell_runs(kind, device, path):
     assert build(kind).path(torch.device(device), True, False) == path
 
 
-@pytest.mark.parametrize(("library", "path"), [(None, "fused"), (object(), "unrolled")])
-def test_an_lstm_is_trained_by_our_own_kernels_where_there_are_any(library, path, monkeypatch):
+@pytest.mark.parametrize(
+    ("library", "cells", "directions", "path"),
+    [
+        (None, 512, 1, "fused"),
+        (object(), 512, 1, "unrolled"),
+        (object(), 256, 2, "unrolled"),
+        (object(), 256, 1, "fused"),
+        (object(), 255, 2, "fused"),
+    ],
+)
+def test_a_wide_lstm_is_trained_by_our_own_kernels_where_there_are_any(library, cells, directions, path, monkeypatch):
     monkeypatch.setattr("nmt.native.library", lambda: library)
-    layer, cpu = build("lstm"), torch.device("cpu")
+    layer, cpu = Layer(4, cells, directions == 2), torch.device("cpu")
     assert layer.path(cpu, True, False) == path
     assert layer.path(cpu, False, False) == "fused"
 
