@@ -9,7 +9,8 @@ Where things are, in the order in which text meets them:
     model.cells     one time step of a recurrent cell: the equations
     model.equations the way back through each cell, derived by hand; model.bptt unrolls it, model.products multiplies,
                     model.native_equations has a step in one call
-    native          kernels in C for CPUs with AVX-512 VNNI, compiled when first wanted
+    native          kernels in C for CPUs with AVX-512 VNNI, compiled when first wanted; native.training has those of
+                    training
     model.recurrent the recurrence over time, exact over padding, by the fastest way there is; model.kernels torch's own
     model.attention where the decoder looks
     model.encoder   source ids to outputs and a final state

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from nmt import native
 from nmt.info import describe_machine
-from nmt.native import LSTMWeight, NoKernelsError, Weight
+from nmt.native import LSTMWeight, NoKernelsError, Weight, training
 from nmt.search import Candidates, best
 
 compiled = pytest.mark.skipif(native.library() is None, reason="they need a C compiler, and AVX-512 VNNI")
@@ -123,9 +123,9 @@ def test_threads_change_nothing():
     for threads in (2, 1):
         torch.set_num_threads(threads)
         gates, after, output = torch.empty(20, 5 * 512), torch.empty(20, 512), torch.empty(20, 512)
-        native.lstm_forward(sums, memory, gates, after, output)
+        training.lstm_forward(sums, memory, gates, after, output)
         errors = torch.empty(20, 4 * 512)
-        before = native.lstm_backward(gates, memory, output, after, errors)
+        before = training.lstm_backward(gates, memory, output, after, errors)
         found.append([weight.multiply([x]), gates, after, output, errors, before])
     for one, other in zip(*found, strict=True):
         assert one.equal(other)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nmt.native import training
+
 SOME = 1 << 21  # logits at a time: 8 MB in float32
 LEAST = 1e-30  # of a probability whose logarithm is taken
 
@@ -17,8 +19,9 @@ def cross_entropy(logits: Tensor, words: Tensor, smoothing: float = 0.0) -> Tens
     """-sum over the words (W,) of sum_v q(v) log softmax(logits)(v), logits (W, V); in float32.
 
     The target distribution q gives `smoothing` to all V pieces in equal parts and the rest to the word (Szegedy et al.
-    2016, section 7). The gradient, softmax(logits) - q, is made together with the loss; of 16 bits on a CPU, for so few
-    words at a time that they stay in its cache. torch's own keeps and reads the logits several times over.
+    2016, section 7). The gradient, softmax(logits) - q, is made together with the loss, by our own kernel where there
+    is one; else, of 16 bits on a CPU, for so few words at a time that they stay in its cache. torch's own keeps and
+    reads the logits several times over. IndexError for a word that is not among the V.
     """
     loss: Tensor = _CrossEntropy.apply(logits, words, smoothing)  # type: ignore[no-untyped-call]
     return loss
@@ -27,6 +30,11 @@ def cross_entropy(logits: Tensor, words: Tensor, smoothing: float = 0.0) -> Tens
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, words: Tensor, smoothing: float) -> Tensor:
+        if logits.is_contiguous() and training.serves(logits):
+            gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+            ctx.kind = logits.dtype
+            ctx.save_for_backward(gradient)
+            return training.cross_entropy(logits, words, smoothing, gradient).sum()
         kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
         whole = logits.is_cuda or logits.dtype == kind  # else probabilities need room of their own
         rows = max(1, len(logits) if whole else SOME // logits.size(1))

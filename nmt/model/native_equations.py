@@ -3,11 +3,10 @@
 On a CPU it takes torch some seven passes over a step's numbers, and five on the way back, each with a call of its own.
 """
 
-import torch
 from torch import Tensor
 
-from nmt import native
 from nmt.model.equations import Before, Equations, LSTMEquations, Parts, Times, Unrolled
+from nmt.native import training
 
 
 class NativeLSTMEquations(LSTMEquations):
@@ -16,7 +15,7 @@ class NativeLSTMEquations(LSTMEquations):
     def step(self, products: Tensor, at: Unrolled, weights: Parts, times: Times) -> None:
         """The step as the cell has it."""
         hidden, cell = at.after
-        native.lstm_forward(times[0].plus(at.read, products), at.before[1].contiguous(), at.gates, cell, hidden)
+        training.lstm_forward(times[0].plus(at.read, products), at.before[1].contiguous(), at.gates, cell, hidden)
 
     def slopes(self, every: Unrolled, weights: Parts) -> Parts:
         """What they would be made of: the gates and the memory before."""
@@ -25,12 +24,11 @@ class NativeLSTMEquations(LSTMEquations):
     def back(self, slopes: Parts, d: Parts, errors: Tensor, weights: Parts, times: Times) -> Before:
         """The errors, d_h(t-1) by the recurrence, d_c(t-1)."""
         gates, before = slopes
-        d_before = native.lstm_backward(gates, before, d[0].contiguous(), d[1].contiguous(), errors)
+        d_before = training.lstm_backward(gates, before, d[0].contiguous(), d[1].contiguous(), errors)
         return times[0](errors), (None, d_before)
 
 
 def fastest(equations: Equations, products: Tensor) -> Equations:
     """These equations, or the same by our own kernel where it serves for such products."""
     plain = type(equations) is LSTMEquations and vars(equations) == vars(LSTMEquations())
-    served = products.device.type == "cpu" and products.dtype in (torch.float32, torch.bfloat16)
-    return NativeLSTMEquations() if plain and served and native.library() is not None else equations
+    return NativeLSTMEquations() if plain and training.serves(products) else equations

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 CPU_INFO = Path("/proc/cpuinfo")  # what Linux knows of the CPU
 NEEDED = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma")
-SOURCES = [Path(__file__).with_name(name) for name in ("products.c", "words.c", "steps.c")]
+SOURCES = [Path(__file__).with_name(name) for name in ("products.c", "words.c", "steps.c", "loss.c")]
 FLAGS = ["-O2", "-std=gnu11", "-shared", "-fPIC", *(f"-m{name.replace('_', '')}" for name in NEEDED)]
 
 Result = Literal["plain", "squashed", "halved"]
@@ -48,6 +48,7 @@ SIGNATURES = {
     "lstm_layer": [ARRAY, *[NUMBER] * 4, *[ARRAY] * 5],
     "lstm_forward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 5],
     "lstm_backward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 6],
+    "cross_entropy": [FLAG, NUMBER, NUMBER, ARRAY, ARRAY, ctypes.c_float, ARRAY, ARRAY],
     "log_softmax": [NUMBER, NUMBER, ARRAY],
     "largest": [NUMBER] * 3 + [ARRAY] * 3,
     "offer": [ARRAY, NUMBER, ARRAY, *[NUMBER] * 3, *[ARRAY] * 3],
@@ -56,6 +57,7 @@ SIGNATURES = {
     "weigh": [NUMBER] * 4 + [ARRAY] * 4,
     "attend": [FLAG] + [NUMBER] * 4 + [ARRAY] * 4 + [NUMBER] + [ARRAY] * 2,
 }
+ANSWERING = ("parted", "cross_entropy")  # with a number
 
 
 class NoKernelsError(RuntimeError):
@@ -83,7 +85,7 @@ def load() -> ctypes.CDLL:
         raise NoKernelsError(str(error)) from None
     for function, arguments in SIGNATURES.items():
         getattr(found, function).argtypes = arguments
-        getattr(found, function).restype = NUMBER if function == "parted" else None
+        getattr(found, function).restype = NUMBER if function in ANSWERING else None
     return found
 
 
@@ -156,7 +158,7 @@ class Weight:
 
         The `widths` of the inputs sum to E; none for a single one.
         """
-        self.library, self.rows, room = _kernels(), levels.size(0), -levels.size(0) % PANEL
+        self.library, self.rows, room = kernels(), levels.size(0), -levels.size(0) % PANEL
         parts = levels.split(list(widths or [levels.size(1)]), dim=1)
         levels = torch.cat([F.pad(part, (0, -part.size(1) % 4)) for part in parts], dim=1)
         self.levels = levels.new_empty(self.rows + room, levels.size(1))
@@ -253,30 +255,9 @@ def lstm_layer(weights: list[LSTMWeight], said: Tensor, order: Tensor, to: Tenso
     return output, memory
 
 
-def lstm_forward(sums: Tensor, before: Tensor, gates: Tensor, memory: Tensor, output: Tensor) -> None:
-    """A step in training: from sums (n, 4H) and the memory before, write gates (n, 5H), memory and output after (n, H).
-
-    Memories are float32, the others all that or all bf16; all are contiguous.
-    """
-    rows, size = memory.shape
-    arrays = sums.data_ptr(), before.data_ptr(), gates.data_ptr(), memory.data_ptr(), output.data_ptr()
-    _kernels().lstm_forward(sums.dtype == torch.bfloat16, rows, size, *arrays)
-
-
-def lstm_backward(gates: Tensor, before: Tensor, d_output: Tensor, d_memory: Tensor, errors: Tensor) -> Tensor:
-    """A step back: from gates (n, 5H), the memory before, d by output and memory after (n, H), write errors (n, 4H).
-
-    Returns d by the memory before. Types as above.
-    """
-    (rows, size), d_before = before.shape, torch.empty(before.shape)
-    arrays = gates.data_ptr(), before.data_ptr(), d_output.data_ptr(), d_memory.data_ptr(), errors.data_ptr()
-    _kernels().lstm_backward(gates.dtype == torch.bfloat16, rows, size, *arrays, d_before.data_ptr())
-    return d_before
-
-
 def log_softmax_(logits: Tensor) -> Tensor:
     """Log-probabilities of logits (n, V), contiguous, in their place."""
-    _kernels().log_softmax(*logits.shape, logits.data_ptr())
+    kernels().log_softmax(*logits.shape, logits.data_ptr())
     return logits
 
 
@@ -285,7 +266,7 @@ def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     sentences, width, size = x.shape
     values = torch.empty(sentences, width, count)
     places = torch.empty(sentences, width, count, dtype=torch.long)
-    _kernels().largest(sentences * width, size, count, x.data_ptr(), values.data_ptr(), places.data_ptr())
+    kernels().largest(sentences * width, size, count, x.data_ptr(), values.data_ptr(), places.data_ptr())
     return values, places
 
 
@@ -301,7 +282,7 @@ def best(
     scores = torch.empty(sentences, count)
     words, parents = torch.empty(2, sentences, count, dtype=torch.long).unbind()
     before = before.contiguous()
-    _kernels().best(
+    kernels().best(
         *(sentences, width, size, reach, count, before.data_ptr(), log_probs.data_ptr(), _at(named)),
         *(scores.data_ptr(), words.data_ptr(), parents.data_ptr()),
     )
@@ -322,7 +303,7 @@ def parted(log_probs: Tensor, words: Tensor, parents: Tensor, width: int, size: 
     opened = torch.empty(sentences, opening), words.new_empty(sentences, opening), words.new_empty(sentences, opening)
     ended, rows = torch.empty(sentences, size), words.new_empty(sentences, size)
     arrays = map(Tensor.data_ptr, (log_probs, words, parents, *opened, ended, rows))
-    some = _kernels().parted(sentences, count, width, opening, size, eos, *arrays)
+    some = kernels().parted(sentences, count, width, opening, size, eos, *arrays)
     last = size if some else 0
     return opened, (ended[:, :last], words[:, :last], rows[:, :last])
 
@@ -336,7 +317,7 @@ def weigh(weights: Tensor, said: Tensor, plus: Tensor | None = None) -> Tensor:
     size = said.size(2)
     out = torch.empty(sentences * each, size, dtype=torch.float16) if plus is None else plus
     results = (out.data_ptr(), None) if plus is None else (None, out.data_ptr())
-    _kernels().weigh(sentences, each, values, size, weights.data_ptr(), said.data_ptr(), *results)
+    kernels().weigh(sentences, each, values, size, weights.data_ptr(), said.data_ptr(), *results)
     return out
 
 
@@ -353,7 +334,7 @@ def attend(query: Tensor, keys: Tensor, mask: Tensor, values: Tensor | None = No
     width = 0 if values is None else values.size(2)
     context = None if values is None else torch.empty(sentences * each, width)
     arrays = query.data_ptr(), keys.data_ptr(), mask.data_ptr(), weights.data_ptr()
-    _kernels().attend(half, sentences, each, places, size, *arrays, width, _at(values), _at(context))
+    kernels().attend(half, sentences, each, places, size, *arrays, width, _at(values), _at(context))
     return weights, context
 
 
@@ -362,7 +343,8 @@ def serves(x: Tensor) -> bool:
     return x.dtype == torch.float32 and x.device.type == "cpu" and x.is_contiguous() and library() is not None
 
 
-def _kernels() -> ctypes.CDLL:
+def kernels() -> ctypes.CDLL:
+    """The library, where it is there."""
     found = library()
     assert found is not None, "it is asked first whether they serve"
     return found

@@ -5,41 +5,20 @@
    d_c g i (1 - i), d_c c(t-1) f (1 - f), d_c i (1 - g^2) and d_h tanh c o (1 - o); d_c(t-1) = d_c f. */
 #include "vectors.h"
 
-/* 16 numbers of either type; in bf16 they are the upper halves of floats. */
-INLINE floats get(const int narrow, const void *x, int64_t at, __mmask16 there) {
-    if (!narrow) return _mm512_maskz_loadu_ps(there, (const float *)x + at);
-    const __m256i halves = _mm256_maskz_loadu_epi16(there, (const uint16_t *)x + at);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
-}
-
-/* To bf16 they are rounded, ties to even; NaN stays NaN. */
-INLINE void put(const int narrow, void *x, int64_t at, __mmask16 there, floats value) {
-    if (!narrow) {
-        _mm512_mask_storeu_ps((float *)x + at, there, value);
-        return;
-    }
-    const __m512i bits = _mm512_castps_si512(value), one = _mm512_set1_epi32(1);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
-    const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-    const __m512i halves = _mm512_mask_mov_epi32(_mm512_srli_epi32(up, 16), nan, _mm512_set1_epi32(0x7fc0));
-    _mm256_mask_storeu_epi16((uint16_t *)x + at, there, _mm512_cvtepi32_epi16(halves));
-}
-
 INLINE void forward(const int narrow, int64_t row, int64_t size, const void *sums, const float *before, void *kept,
                     float *memory, void *output) {
     for (int64_t at = 0; at < size; at += 16) {
         const __mmask16 there = first_of(size - at);
         const int64_t cell = row * size + at, gate = 5 * row * size + at, order[4] = {0, 1, 3, 2};
         floats x[4], after; /* i, f, o, g */
-        EACH(4) x[k] = get(narrow, sums, (4 * row + order[k]) * size + at, there);
+        EACH(4) x[k] = get16(narrow, sums, (4 * row + order[k]) * size + at, there);
         gates(x);
         after = _mm512_fmadd_ps(x[1], _mm512_maskz_loadu_ps(there, before + cell), _mm512_mul_ps(x[0], x[3]));
         _mm512_mask_storeu_ps(memory + cell, there, after);
         tanhs(1, &after);
-        EACH(4) put(narrow, kept, gate + order[k] * size, there, x[k]);
-        put(narrow, kept, gate + 4 * size, there, after);
-        put(narrow, output, cell, there, _mm512_mul_ps(x[2], after));
+        EACH(4) put16(narrow, kept, gate + order[k] * size, there, x[k]);
+        put16(narrow, kept, gate + 4 * size, there, after);
+        put16(narrow, output, cell, there, _mm512_mul_ps(x[2], after));
     }
 }
 
@@ -50,18 +29,18 @@ INLINE void backward(const int narrow, int64_t row, int64_t size, const void *ke
         const __mmask16 there = first_of(size - at);
         const int64_t cell = row * size + at, gate = 5 * row * size + at, error = 4 * row * size + at;
         floats x[5]; /* i, f, g, o, tanh c */
-        EACH(5) x[k] = get(narrow, kept, gate + k * size, there);
-        const floats d_h = get(narrow, d_output, cell, there), was = _mm512_maskz_loadu_ps(there, before + cell);
+        EACH(5) x[k] = get16(narrow, kept, gate + k * size, there);
+        const floats d_h = get16(narrow, d_output, cell, there), was = _mm512_maskz_loadu_ps(there, before + cell);
         const floats d_o = _mm512_mul_ps(d_h, x[4]), rest = _mm512_fnmadd_ps(x[4], x[4], one);
         const floats after = _mm512_maskz_loadu_ps(there, d_memory + cell);
         const floats d_c = _mm512_fmadd_ps(_mm512_mul_ps(d_h, x[3]), rest, after);
         const floats d_i = _mm512_mul_ps(_mm512_mul_ps(d_c, x[2]), x[0]);
         const floats d_f = _mm512_mul_ps(_mm512_mul_ps(d_c, was), x[1]);
         const floats d_g = _mm512_mul_ps(d_c, x[0]);
-        put(narrow, errors, error, there, _mm512_fnmadd_ps(d_i, x[0], d_i));
-        put(narrow, errors, error + size, there, _mm512_fnmadd_ps(d_f, x[1], d_f));
-        put(narrow, errors, error + 2 * size, there, _mm512_mul_ps(d_g, _mm512_fnmadd_ps(x[2], x[2], one)));
-        put(narrow, errors, error + 3 * size, there,
+        put16(narrow, errors, error, there, _mm512_fnmadd_ps(d_i, x[0], d_i));
+        put16(narrow, errors, error + size, there, _mm512_fnmadd_ps(d_f, x[1], d_f));
+        put16(narrow, errors, error + 2 * size, there, _mm512_mul_ps(d_g, _mm512_fnmadd_ps(x[2], x[2], one)));
+        put16(narrow, errors, error + 3 * size, there,
             _mm512_mul_ps(_mm512_mul_ps(d_o, x[3]), _mm512_sub_ps(one, x[3])));
         _mm512_mask_storeu_ps(d_before + cell, there, _mm512_mul_ps(d_c, x[1]));
     }

@@ -40,6 +40,35 @@ INLINE void store_halves(uint16_t *to, const floats *x) {
     EACH(4) _mm256_storeu_si256((void *)(to + 16 * k), _mm512_cvtps_ph(x[k], _MM_FROUND_TO_NEAREST_INT));
 }
 
+/* 16 numbers in float32 or, if `narrow`, in bf16, which has the upper halves of floats. */
+INLINE floats get16(const int narrow, const void *x, int64_t at, __mmask16 there) {
+    if (!narrow) return _mm512_maskz_loadu_ps(there, (const float *)x + at);
+    const __m256i halves = _mm256_maskz_loadu_epi16(there, (const uint16_t *)x + at);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+/* To bf16 they are rounded, ties to even; NaN stays NaN. */
+INLINE void put16(const int narrow, void *x, int64_t at, __mmask16 there, floats value) {
+    if (!narrow) {
+        _mm512_mask_storeu_ps((float *)x + at, there, value);
+        return;
+    }
+    const __m512i bits = _mm512_castps_si512(value), one = _mm512_set1_epi32(1);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+    const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+    const __m512i halves = _mm512_mask_mov_epi32(_mm512_srli_epi32(up, 16), nan, _mm512_set1_epi32(0x7fc0));
+    _mm256_mask_storeu_epi16((uint16_t *)x + at, there, _mm512_cvtepi32_epi16(halves));
+}
+
+INLINE floats largest_of_four(const floats *x) {
+    return _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
+}
+
+INLINE float sum_of_four(const floats *x) {
+    return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(x[0], x[1]), _mm512_add_ps(x[2], x[3])));
+}
+
 /* e^x = 2^n e^r with n whole and |r| <= ln 2 / 2: 2^n, and e^r - 1 by its Taylor series in place of x. |x| < 87.
    Of `count` vectors: step by step together, for each step waits for the one before. */
 INLINE void powers(const int count, floats *x, floats *power) {

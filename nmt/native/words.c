@@ -5,10 +5,6 @@
 
 #include "products.h"
 
-INLINE floats largest_of_four(const floats *x) {
-    return _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
-}
-
 /* Log-probabilities of logits (n, V), in their place. */
 void log_softmax(int64_t n, int64_t size, float *logits) {
     for (int64_t row = 0; row < n; row++, logits += size) {

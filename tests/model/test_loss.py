@@ -13,6 +13,18 @@ from nmt.model.loss import cross_entropy
 SMOOTHED = pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 
 
+@pytest.fixture(params=["our own kernel where there is one", "torch's"])
+def either_way(request, monkeypatch):
+    if request.param == "torch's":
+        monkeypatch.setattr("nmt.native.library", lambda: None)
+
+
+@pytest.fixture
+def by_torch(monkeypatch):
+    monkeypatch.setattr("nmt.native.library", lambda: None)
+
+
+@pytest.mark.usefixtures("either_way")
 def test_by_hand():
     """P = (1/2, 1/4, 1/4): the word's -log P, and with a share of 0.3 the mean of all three's."""
     logits = tensor([[1.0, 0.5, 0.5]]).log().requires_grad_()
@@ -25,10 +37,12 @@ def test_by_hand():
 
 @SMOOTHED
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_it_is_torchs(smoothing, dtype):
+@pytest.mark.parametrize("size", [30, 64, 401])
+@pytest.mark.usefixtures("either_way")
+def test_it_is_torchs(smoothing, dtype, size):
     torch.manual_seed(1)
-    logits = (3 * torch.randn(40, 30)).to(dtype).requires_grad_()
-    words = torch.randint(0, 30, (40,))
+    logits = (3 * torch.randn(80, size)).to(dtype).requires_grad_()
+    words = torch.randint(0, size, (80,))
     exact = logits.detach().double().requires_grad_()
     expected = F.cross_entropy(exact, words, label_smoothing=smoothing, reduction="sum")
     found = cross_entropy(logits, words, smoothing)
@@ -47,6 +61,7 @@ def test_an_fp16_gradient_is_scaled_before_it_is_rounded():
 
 
 @SMOOTHED
+@pytest.mark.usefixtures("either_way")
 def test_a_word_of_hardly_any_probability_has_a_finite_loss(smoothing):
     logits = tensor([[0.0, 500.0, -500.0]], requires_grad=True)
     loss = cross_entropy(logits, tensor([2]), smoothing)
@@ -54,8 +69,39 @@ def test_a_word_of_hardly_any_probability_has_a_finite_loss(smoothing):
     assert_close(torch.autograd.grad(loss, logits)[0].sum(), tensor(0.0))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_change_nothing_and_a_loss_without_a_gradient_is_the_same(dtype):
+    torch.manual_seed(1)
+    logits, words = torch.randn(300, 1000).to(dtype).requires_grad_(), torch.randint(0, 1000, (300,))
+    alone = cross_entropy(logits, words, 0.1)
+    (expected,) = torch.autograd.grad(alone, logits)
+    torch.set_num_threads(2)
+    try:
+        both = cross_entropy(logits, words, 0.1)
+        assert both.equal(alone)
+        assert torch.autograd.grad(both, logits)[0].equal(expected)
+    finally:
+        torch.set_num_threads(1)
+    assert cross_entropy(logits.detach(), words, 0.1).equal(alone)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_what_is_no_number_is_seen():
+    logits = torch.randn(3, 100)
+    logits[1, 70] = math.nan
+    assert cross_entropy(logits, tensor([1, 2, 3])).isnan()
+
+
+@pytest.mark.parametrize("word", [-1, 30])
+@pytest.mark.usefixtures("either_way")
+def test_a_word_that_is_none_is_refused(word):
+    with pytest.raises((IndexError, RuntimeError), match=str(word)):
+        cross_entropy(torch.randn(3, 30), tensor([1, word, 3]))
+
+
 @SMOOTHED
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.usefixtures("by_torch")
 def test_a_few_words_at_a_time_it_is_the_same(smoothing, dtype, monkeypatch):
     logits, words = torch.randn(7, 5).to(dtype).requires_grad_(), torch.randint(0, 5, (7,))
     whole = cross_entropy(logits, words, smoothing)

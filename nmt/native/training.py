@@ -1,0 +1,53 @@
+"""Our own kernels of training: what of an LSTM's steps is not a product, there and back, and the loss.
+
+Shapes: see nmt/native/__init__.py.
+"""
+
+import torch
+from torch import Tensor
+
+from nmt import native
+
+
+def lstm_forward(sums: Tensor, before: Tensor, gates: Tensor, memory: Tensor, output: Tensor) -> None:
+    """A step in training: from sums (n, 4H) and the memory before, write gates (n, 5H), memory and output after (n, H).
+
+    Memories are float32, the others all that or all bf16; all are contiguous.
+    """
+    rows, size = memory.shape
+    arrays = sums.data_ptr(), before.data_ptr(), gates.data_ptr(), memory.data_ptr(), output.data_ptr()
+    native.kernels().lstm_forward(sums.dtype == torch.bfloat16, rows, size, *arrays)
+
+
+def lstm_backward(gates: Tensor, before: Tensor, d_output: Tensor, d_memory: Tensor, errors: Tensor) -> Tensor:
+    """A step back: from gates (n, 5H), the memory before, d by output and memory after (n, H), write errors (n, 4H).
+
+    Returns d by the memory before. Types as above.
+    """
+    (rows, size), d_before = before.shape, torch.empty(before.shape)
+    arrays = gates.data_ptr(), before.data_ptr(), d_output.data_ptr(), d_memory.data_ptr(), errors.data_ptr()
+    native.kernels().lstm_backward(gates.dtype == torch.bfloat16, rows, size, *arrays, d_before.data_ptr())
+    return d_before
+
+
+def cross_entropy(logits: Tensor, words: Tensor, smoothing: float, gradient: Tensor | None) -> Tensor:
+    """The losses (n,) of words (n,) by logits (n, V), as `nmt.model.loss.cross_entropy` has them, in float32.
+
+    The gradient of their sum is written to `gradient` (n, V), if there is one: of the logits' type, float32 or bf16.
+    """
+    assert logits.is_contiguous()
+    assert gradient is None or (gradient.is_contiguous() and gradient.dtype == logits.dtype)
+    words, losses = words.contiguous(), torch.empty(logits.size(0))
+    wrong = native.kernels().cross_entropy(
+        *(logits.dtype == torch.bfloat16, *logits.shape, logits.data_ptr(), words.data_ptr(), smoothing),
+        *(losses.data_ptr(), None if gradient is None else gradient.data_ptr()),
+    )
+    if wrong:
+        raise IndexError(f"word {int(words[wrong - 1])} is none of the {logits.size(1)} that there are logits of")
+    return losses
+
+
+def serves(x: Tensor) -> bool:
+    """Whether these kernels are there for such numbers: on the CPU, in float32 or bf16."""
+    served = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    return served and native.library() is not None
