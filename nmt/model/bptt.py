@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from nmt.model.cells import Cell, State
 from nmt.model.equations import Equations, Parts, Times, Unrolled, equations_of
-from nmt.model.native_equations import fastest
+from nmt.model.native_equations import NativeLSTMEquations, fastest
 from nmt.model.products import Repeated, linear
 
 BLOCK = 4096  # words whose slopes are computed together: few enough to stay in a CPU's cache
@@ -87,7 +87,7 @@ def run(
     after = tuple(part.new_empty(products.size(0), part.size(1)) for part in initial)
     state = initial
     for sums, kept, *written in zip(*(part.split(order.counts) for part in (products, gates, *after)), strict=True):
-        before = tuple(part[: sums.size(0)] for part in state)
+        before = tuple(part if part.size(0) == sums.size(0) else part[: sums.size(0)] for part in state)
         state = tuple(written)
         equations.step(sums, Unrolled(_read(before[0], weights, mask), before, kept, state), weights, times)
     return gates, after
@@ -127,7 +127,7 @@ class _Unroll(torch.autograd.Function):
         d: Parts = tuple(part[:0] for part in opening)
         blocks = _blocks(order.counts)
         words = [sum(counts) for counts in blocks]
-        split = [part.split(words) for part in (d_outputs, order.before, order.rank, gates, *after)]
+        split = [part.split(words) for part in (d_outputs.contiguous(), order.before, order.rank, gates, *after)]
         d_products: list[Tensor] = []
         d_weights: list[Parts] = []
         for counts, d_output, places, rank, kept, *states in reversed(list(zip(blocks, *split, strict=True))):
@@ -137,8 +137,11 @@ class _Unroll(torch.autograd.Function):
             slopes = equations.slopes(every, weights)
             errors = kept.new_empty(kept.size(0), equations.kept(initial[-1].size(1))[1])
             steps = list(zip(*(part.split(counts) for part in (d_output, errors, *slopes)), strict=True))
-            for d_out, written, *now in reversed(steps):
-                d = _back(equations, d, opening, d_out, tuple(now), written, weights, times, mask)
+            if mask is None and isinstance(equations, NativeLSTMEquations):
+                d = equations.back_through(d, opening, steps, times)
+            else:
+                for d_out, written, *now in reversed(steps):
+                    d = _back(equations, d, opening, d_out, tuple(now), written, weights, times, mask)
             d_sums, found = equations.gradients(every, slopes, errors)
             d_products.append(d_sums)
             d_weights.append(found)
@@ -186,5 +189,5 @@ def _blocks(counts: list[int]) -> list[list[int]]:
 
 def _read(hidden: Tensor, weights: Parts, mask: Tensor | None) -> Tensor:
     """What the recurrent weights read of the state before (n, O): (n, R)."""
-    read = hidden[:, : weights[0].size(1)]
+    read = hidden if hidden.size(1) == weights[0].size(1) else hidden[:, : weights[0].size(1)]
     return read if mask is None else read * mask[: read.size(0)]

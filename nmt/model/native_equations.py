@@ -3,6 +3,9 @@
 On a CPU it takes torch some seven passes over a step's numbers, and five on the way back, each with a call of its own.
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from nmt.model.equations import Before, Equations, LSTMEquations, Parts, Times, Unrolled
@@ -23,9 +26,20 @@ class NativeLSTMEquations(LSTMEquations):
 
     def back(self, slopes: Parts, d: Parts, errors: Tensor, weights: Parts, times: Times) -> Before:
         """The errors, d_h(t-1) by the recurrence, d_c(t-1)."""
-        gates, before = slopes
-        d_before = training.lstm_backward(gates, before, d[0].contiguous(), d[1].contiguous(), errors)
-        return times[0](errors), (None, d_before)
+        (gates, before), d_memory = slopes, d[1].clone(memory_format=torch.contiguous_format)
+        training.lstm_backward(gates, before, d[0].contiguous(), d[0][:0], d_memory, errors)
+        return times[0](errors), (None, d_memory)
+
+    def back_through(self, d: Parts, opening: Parts, steps: Sequence[Parts], times: Times) -> Parts:
+        """All steps back, each of d by its outputs, the room for its errors, and its slopes: d before the first.
+
+        `d` is that by the state after the last step, of the rows that run on; `opening` has what the others are told.
+        """
+        d_hidden, d_memory = d[0], torch.cat([d[1], opening[1][d[1].size(0) :]])  # (n, H), (B, H)
+        for d_output, errors, gates, before in reversed(steps):
+            training.lstm_backward(gates, before, d_output, d_hidden, d_memory, errors)
+            d_hidden = times[0](errors)
+        return d_hidden, d_memory[: d_hidden.size(0)]
 
 
 def fastest(equations: Equations, products: Tensor) -> Equations:

@@ -61,10 +61,18 @@ def _in_rows(x: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """F.linear of words x (N, E), weight (M, E) and bias (M), to be differentiated once: (N, M)."""
-    if x.dtype != torch.float32 or not _served(x) or has_fast_mkl() or torch.is_autocast_enabled("cpu"):
+    """F.linear of words x (N, E), weight (M, E) and bias (M), to be differentiated once: (N, M).
+
+    On a CPU the gradient of the bias is a product, which takes a fourth to a half of the time of torch's sum.
+    """
+    if x.device.type != "cpu":
         return F.linear(x, weight, bias)
-    found: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    parts = x, weight, bias
+    if torch.is_autocast_enabled("cpu"):
+        kind = torch.get_autocast_dtype("cpu")
+        parts = x.to(kind), weight.to(kind), bias.to(kind)
+    with torch.autocast("cpu", enabled=False):
+        found: Tensor = _Linear.apply(*parts)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -72,13 +80,15 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
+        if x.dtype != torch.float32 or not _served(x) or has_fast_mkl():
+            return F.linear(x, weight, bias)
         return product(x, weight).add_(bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        return product(d, weight.t()), product(d.t(), x.t()), d.sum(dim=0)
+        return product(d, weight.t()), product(d.t(), x.t()), (d.new_ones(1, d.size(0)) @ d)[0]
 
 
 class Repeated:

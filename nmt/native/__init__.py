@@ -47,7 +47,7 @@ SIGNATURES = {
     "lstm_step": [ARRAY, NUMBER, NUMBER, NUMBER, *[ARRAY] * 7],
     "lstm_layer": [ARRAY, *[NUMBER] * 4, *[ARRAY] * 5],
     "lstm_forward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 5],
-    "lstm_backward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 6],
+    "lstm_backward": [FLAG, NUMBER, NUMBER, *[ARRAY] * 3, NUMBER, *[ARRAY] * 3],
     "cross_entropy": [FLAG, NUMBER, NUMBER, ARRAY, ARRAY, ctypes.c_float, ARRAY, ARRAY],
     "log_softmax": [NUMBER, NUMBER, ARRAY],
     "largest": [NUMBER] * 3 + [ARRAY] * 3,

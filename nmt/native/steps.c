@@ -23,14 +23,16 @@ INLINE void forward(const int narrow, int64_t row, int64_t size, const void *sum
 }
 
 INLINE void backward(const int narrow, int64_t row, int64_t size, const void *kept, const float *before,
-                     const void *d_output, const float *d_memory, void *errors, float *d_before) {
+                     const void *d_output, const void *d_hidden, float *d_memory, void *errors) {
     const floats one = all(1.0f);
     for (int64_t at = 0; at < size; at += 16) {
         const __mmask16 there = first_of(size - at);
         const int64_t cell = row * size + at, gate = 5 * row * size + at, error = 4 * row * size + at;
         floats x[5]; /* i, f, g, o, tanh c */
         EACH(5) x[k] = get16(narrow, kept, gate + k * size, there);
-        const floats d_h = get16(narrow, d_output, cell, there), was = _mm512_maskz_loadu_ps(there, before + cell);
+        const floats was = _mm512_maskz_loadu_ps(there, before + cell);
+        floats d_h = get16(narrow, d_output, cell, there);
+        if (d_hidden) d_h = _mm512_add_ps(d_h, get16(narrow, d_hidden, cell, there));
         const floats d_o = _mm512_mul_ps(d_h, x[4]), rest = _mm512_fnmadd_ps(x[4], x[4], one);
         const floats after = _mm512_maskz_loadu_ps(there, d_memory + cell);
         const floats d_c = _mm512_fmadd_ps(_mm512_mul_ps(d_h, x[3]), rest, after);
@@ -42,7 +44,7 @@ INLINE void backward(const int narrow, int64_t row, int64_t size, const void *ke
         put16(narrow, errors, error + 2 * size, there, _mm512_mul_ps(d_g, _mm512_fnmadd_ps(x[2], x[2], one)));
         put16(narrow, errors, error + 3 * size, there,
             _mm512_mul_ps(_mm512_mul_ps(d_o, x[3]), _mm512_sub_ps(one, x[3])));
-        _mm512_mask_storeu_ps(d_before + cell, there, _mm512_mul_ps(d_c, x[1]));
+        _mm512_mask_storeu_ps(d_memory + cell, there, _mm512_mul_ps(d_c, x[1]));
     }
 }
 
@@ -59,14 +61,17 @@ void lstm_forward(int narrow, int64_t n, int64_t size, const void *sums, const f
             forward(0, row, size, sums, before, kept, memory, output);
 }
 
-/* From gates (n, 5H), the memory before and the derivatives by output and memory after (n, H): errors of the sums (n, 4H),
-   and the derivative by the memory before (n, H). */
+/* From gates (n, 5H), the memory before (n, H) and the derivatives by the output (n, H), by way of the next steps of the first
+   `running` rows too (running, H), and by the memory after (n, H): the errors of the sums (n, 4H) and, in the place of the last,
+   the derivative by the memory before. */
 void lstm_backward(int narrow, int64_t n, int64_t size, const void *kept, const float *before, const void *d_output,
-                   const float *d_memory, void *errors, float *d_before) {
+                   int64_t running, const void *d_hidden, float *d_memory, void *errors) {
 #pragma omp parallel for if (n * size > LARGE)
-    for (int64_t row = 0; row < n; row++)
+    for (int64_t row = 0; row < n; row++) {
+        const void *more = row < running ? d_hidden : NULL;
         if (narrow)
-            backward(1, row, size, kept, before, d_output, d_memory, errors, d_before);
+            backward(1, row, size, kept, before, d_output, more, d_memory, errors);
         else
-            backward(0, row, size, kept, before, d_output, d_memory, errors, d_before);
+            backward(0, row, size, kept, before, d_output, more, d_memory, errors);
+    }
 }

@@ -19,15 +19,17 @@ def lstm_forward(sums: Tensor, before: Tensor, gates: Tensor, memory: Tensor, ou
     native.kernels().lstm_forward(sums.dtype == torch.bfloat16, rows, size, *arrays)
 
 
-def lstm_backward(gates: Tensor, before: Tensor, d_output: Tensor, d_memory: Tensor, errors: Tensor) -> Tensor:
-    """A step back: from gates (n, 5H), the memory before, d by output and memory after (n, H), write errors (n, 4H).
+def lstm_backward(
+    gates: Tensor, before: Tensor, d_output: Tensor, d_hidden: Tensor, d_memory: Tensor, errors: Tensor
+) -> None:
+    """A step back: from gates (n, 5H) and the memory before (n, H), write errors (n, 4H) and d by the memory before.
 
-    Returns d by the memory before. Types as above.
+    d by the output is (n, H), and that by way of later steps (m, H) of the first rows; that by the memory after is in
+    the first n rows of `d_memory`, and is written over. Types as above.
     """
-    (rows, size), d_before = before.shape, torch.empty(before.shape)
-    arrays = gates.data_ptr(), before.data_ptr(), d_output.data_ptr(), d_memory.data_ptr(), errors.data_ptr()
-    native.kernels().lstm_backward(gates.dtype == torch.bfloat16, rows, size, *arrays, d_before.data_ptr())
-    return d_before
+    (rows, size), narrow = before.shape, gates.dtype == torch.bfloat16
+    arrays = gates.data_ptr(), before.data_ptr(), d_output.data_ptr(), d_hidden.size(0), d_hidden.data_ptr()
+    native.kernels().lstm_backward(narrow, rows, size, *arrays, d_memory.data_ptr(), errors.data_ptr())
 
 
 def cross_entropy(logits: Tensor, words: Tensor, smoothing: float, gradient: Tensor | None) -> Tensor:

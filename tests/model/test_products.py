@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from nmt.model import products
@@ -125,3 +126,25 @@ def test_where_mkl_is_fast(told, maker, mkl, fast, tmp_path, monkeypatch):
     monkeypatch.setattr("platform.processor", lambda: maker)
     monkeypatch.setattr("torch.backends.mkl.is_available", lambda: mkl)
     assert products.has_fast_mkl.__wrapped__() == fast
+
+
+@pytest.mark.parametrize("fast_mkl", [True, False])
+@pytest.mark.parametrize("kind", ["fp64", "fp32", "bf16"])
+def test_a_linear_layer_is_torchs(kind, fast_mkl, monkeypatch):
+    """With its gradients; that of the bias is summed by a product."""
+    monkeypatch.setattr(products, "has_fast_mkl", lambda: fast_mkl)
+    torch.manual_seed(1)
+    leaves = [
+        torch.randn(*shape, dtype=torch.float64 if kind == "fp64" else None) for shape in ((70, 9), (12, 9), (12,))
+    ]
+    found = []
+    for function in (products.linear, F.linear):
+        parts = [leaf.clone().requires_grad_() for leaf in leaves]
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bf16"):
+            out = function(*parts)
+        (out.float() * torch.linspace(-1, 1, 12)).sum().backward()
+        found.append([out, *(part.grad for part in parts)])
+    close = {"fp64": 1e-12, "fp32": 1e-5, "bf16": 2**-7}[kind]
+    for one, other in zip(*found, strict=True):
+        assert one.dtype == other.dtype
+        assert_close(one, other, rtol=close, atol=close)
