@@ -119,7 +119,6 @@ class _Unroll(torch.autograd.Function):
         equations, order, mask, parts = ctx.equations, ctx.order, ctx.mask, ctx.parts
         gates, *rest = ctx.saved_tensors
         after, initial, weights = tuple(rest[:parts]), tuple(rest[parts : 2 * parts]), tuple(rest[2 * parts :])
-        joined = [torch.cat(pair) for pair in zip(initial, after, strict=True)]
         times = tuple(
             Repeated(matrix.t(), len(order.rows), len(order.counts)) for matrix in equations.matrices(weights)
         )
@@ -131,7 +130,8 @@ class _Unroll(torch.autograd.Function):
         d_products: list[Tensor] = []
         d_weights: list[Parts] = []
         for counts, d_output, places, rank, kept, *states in reversed(list(zip(blocks, *split, strict=True))):
-            before = tuple(part.index_select(0, places) for part in joined)  # (N, O), ... of this block
+            first = counts is blocks[0]
+            before = tuple(_before(places, first, *both) for both in zip(initial, after, strict=True))  # of this block
             masks = None if mask is None else mask.index_select(0, rank)
             every = Unrolled(_read(before[0], weights, masks), before, kept, tuple(states))
             slopes = equations.slopes(every, weights)
@@ -175,6 +175,15 @@ def _back(
     if d_read.size(1) < d_output.size(1):
         d_read = F.pad(d_read, (0, d_output.size(1) - d_read.size(1)))
     return d_read if d_hidden is None else d_read + d_hidden, *(part for part in d_rest if part is not None)
+
+
+def _before(places: Tensor, first: bool, initial: Tensor, after: Tensor) -> Tensor:
+    """The states before some words (N, O), which stand in these places of `Reading.before` (N,), the `first` or not."""
+    rows = initial.size(0)
+    found = after.index_select(0, (places - rows).clamp_(min=0))
+    if first:
+        found[:rows] = initial
+    return found
 
 
 def _blocks(counts: list[int]) -> list[list[int]]:
