@@ -181,12 +181,12 @@ class History:
     A step writes its nodes once and copies nothing; only what is returned is ever read back.
     """
 
-    def __init__(self, roots: int, device: torch.device, look: Tensor | None = None) -> None:
+    def __init__(self, roots: int, device: torch.device, no_look: Tensor | None = None) -> None:
         self.roots = roots
         self.start, self.size = 0, roots  # nodes of the last step
         self.parents = [torch.arange(roots, device=device)]  # (B * K,) per step; roots, which are BOS, are their own
         self.tokens = [torch.zeros_like(self.parents[0])]  # (B * K,) per step
-        self.looks = [] if look is None else [look]  # (B * K, S) per step, if alignments are asked for; (0, S) at first
+        self.looks = [] if no_look is None else [no_look]  # (B * K, S) per step, if they are asked for; first (0, S)
         self.ended: list[tuple[Tensor, Tensor, Tensor, list[int]]] = []  # scores, log-probabilities, nodes; sentences
 
     def add(self, rows: Tensor, tokens: Tensor, looks: Tensor | None) -> None:

@@ -15,7 +15,7 @@ PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
 SAMPLED_SENTENCES = 500_000  # training reads a uniform sample of this many, which bounds its memory
 LONGEST_SENTENCE = 1 << 20  # bytes; sentencepiece silently skips what is longer, by default already at 4192
-FEW = 8  # lines that are told one by one: for several at once sentencepiece starts a thread, which costs as much
+FEW = 8  # lines that are told one by one: for a list sentencepiece starts a thread, which takes as long as they do
 TRAINING_THREADS = 4  # fixed, not "all cores": unigram sums in thread order, so the pieces depend on this number
 
 

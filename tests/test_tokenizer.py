@@ -53,6 +53,13 @@ def test_sampling_draws_other_segmentations_of_the_same_text(tokenizer):
     assert len(set(map(tuple, drawn))) > 10
     assert set(tokenizer.decode(drawn)) == {"A very old mountain …"}
     assert len(set(map(tuple, tokenizer.encode(["A very old mountain …"] * 50)))) == 1
+    assert len({tuple(tokenizer.encode(["A very old mountain …"], sample=0.1)[0]) for _ in range(50)}) > 10
+
+
+def test_lines_are_told_alike_one_by_one_and_together(tokenizer):
+    rows = tokenizer.encode(SENTENCES)
+    assert [tokenizer.encode([line])[0] for line in SENTENCES] == rows
+    assert [tokenizer.decode([row])[0] for row in rows] == tokenizer.decode(rows)
 
 
 def test_threads_change_nothing(tokenizer):

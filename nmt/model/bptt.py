@@ -126,19 +126,20 @@ class _Unroll(torch.autograd.Function):
         d: Parts = tuple(part[:0] for part in opening)
         blocks = _blocks(order.counts)
         words = [sum(counts) for counts in blocks]
-        split = [part.split(words) for part in (d_outputs.contiguous(), order.before, order.rank, gates, *after)]
+        places = (order.before - len(order.rows)).clamp_(min=0)  # among those after words
+        split = [part.split(words) for part in (d_outputs.contiguous(), places, order.rank, gates, *after)]
         d_products: list[Tensor] = []
         d_weights: list[Parts] = []
-        for counts, d_output, places, rank, kept, *states in reversed(list(zip(blocks, *split, strict=True))):
+        for counts, d_output, earlier, rank, kept, *states in reversed(list(zip(blocks, *split, strict=True))):
             first = counts is blocks[0]
-            before = tuple(_before(places, first, *both) for both in zip(initial, after, strict=True))  # of this block
+            before = tuple(_before(earlier, first, *both) for both in zip(initial, after, strict=True))  # of this block
             masks = None if mask is None else mask.index_select(0, rank)
             every = Unrolled(_read(before[0], weights, masks), before, kept, tuple(states))
             slopes = equations.slopes(every, weights)
             errors = kept.new_empty(kept.size(0), equations.kept(initial[-1].size(1))[1])
             steps = list(zip(*(part.split(counts) for part in (d_output, errors, *slopes)), strict=True))
-            if mask is None and isinstance(equations, NativeLSTMEquations):
-                d = equations.back_through(d, opening, steps, times)
+            if isinstance(equations, NativeLSTMEquations):
+                d = equations.back_through(d, opening, steps, times, mask)
             else:
                 for d_out, written, *now in reversed(steps):
                     d = _back(equations, d, opening, d_out, tuple(now), written, weights, times, mask)
@@ -178,11 +179,10 @@ def _back(
 
 
 def _before(places: Tensor, first: bool, initial: Tensor, after: Tensor) -> Tensor:
-    """The states before some words (N, O), which stand in these places of `Reading.before` (N,), the `first` or not."""
-    rows = initial.size(0)
-    found = after.index_select(0, (places - rows).clamp_(min=0))
+    """The states before some words (N, O), which stand in these places (N,) after words, but before the first words."""
+    found = after.index_select(0, places)
     if first:
-        found[:rows] = initial
+        found[: initial.size(0)] = initial
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nmt.model.equations import Before, Equations, LSTMEquations, Parts, Times, Unrolled
+from nmt.model.equations import Equations, LSTMEquations, Parts, Times, Unrolled
 from nmt.native import training
 
 
@@ -24,21 +24,18 @@ class NativeLSTMEquations(LSTMEquations):
         """What they would be made of: the gates and the memory before."""
         return every.gates, every.before[1]
 
-    def back(self, slopes: Parts, d: Parts, errors: Tensor, weights: Parts, times: Times) -> Before:
-        """The errors, d_h(t-1) by the recurrence, d_c(t-1)."""
-        (gates, before), d_memory = slopes, d[1].clone(memory_format=torch.contiguous_format)
-        training.lstm_backward(gates, before, d[0].contiguous(), d[0][:0], d_memory, errors)
-        return times[0](errors), (None, d_memory)
-
-    def back_through(self, d: Parts, opening: Parts, steps: Sequence[Parts], times: Times) -> Parts:
+    def back_through(
+        self, d: Parts, opening: Parts, steps: Sequence[Parts], times: Times, mask: Tensor | None
+    ) -> Parts:
         """All steps back, each of d by its outputs, the room for its errors, and its slopes: d before the first.
 
         `d` is that by the state after the last step, of the rows that run on; `opening` has what the others are told.
+        A mask (B, H) is that of what the recurrence reads.
         """
         d_hidden, d_memory = d[0], torch.cat([d[1], opening[1][d[1].size(0) :]])  # (n, H), (B, H)
         for d_output, errors, gates, before in reversed(steps):
             training.lstm_backward(gates, before, d_output, d_hidden, d_memory, errors)
-            d_hidden = times[0](errors)
+            d_hidden = times[0](errors) if mask is None else times[0](errors) * mask[: errors.size(0)]
         return d_hidden, d_memory[: d_hidden.size(0)]
 
 

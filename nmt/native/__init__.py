@@ -1,8 +1,9 @@
 """Kernels in C for CPUs with AVX-512 VNNI, compiled on this machine when they are first wanted, and then kept.
 
 They do what torch does in many calls and passes over memory: a product in int8 and what follows it, a whole step of an
-LSTM, a layer of an encoder, the log-probabilities of words and the best of them. Where there is no C compiler, or the
-CPU lacks the instructions, `library` is None and torch does it; tests hold each of them to torch.
+LSTM, a layer of an encoder, attention, the log-probabilities of words, the best of them and which of those end; and in
+training (nmt/native/training.py) an LSTM's steps there and back and the loss. Where there is no C compiler, or the CPU
+lacks the instructions, `library` is None and torch does it; tests hold each of them to torch.
 
 The compiler is $CC, gcc or cc. What it makes lies in $XDG_CACHE_HOME/nmt, or ~/.cache/nmt. NMT_NATIVE=0 leaves
 it out. `nmt info` says whether it serves.
@@ -277,7 +278,7 @@ def best(
 
     Their worth, words and hypotheses (B, C); of each hypothesis its `reach` best words compete.
     """
-    assert named is None or named.is_contiguous()
+    assert named is None or (named.dtype == torch.long and named.is_contiguous() and named.numel() == log_probs.numel())
     sentences, width, size = log_probs.shape
     scores = torch.empty(sentences, count)
     words, parents = torch.empty(2, sentences, count, dtype=torch.long).unbind()
@@ -289,10 +290,9 @@ def best(
     return scores, words, parents
 
 
-Parts = tuple[Tensor, Tensor, Tensor]
-
-
-def parted(log_probs: Tensor, words: Tensor, parents: Tensor, width: int, size: int, eos: int) -> tuple[Parts, Parts]:
+def parted(
+    log_probs: Tensor, words: Tensor, parents: Tensor, width: int, size: int, eos: int
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """Of candidates (B, C), the best first, the first `size` that stay open, and those of the first `size` that end.
 
     Of each the log-probabilities (B, size), the words, and which rows they extend, parents of a sentence being `width`.

@@ -259,21 +259,33 @@ void lstm_step(const weight *by, int64_t n, int64_t size, int64_t parts, const i
     every_tile(by, n, parts, inputs, &to);
 }
 
+/* One direction of a layer, of `steps` steps (below). */
+static void read_through(const weight *by, int64_t direction, int64_t directions, int64_t steps, int64_t sentences, int64_t size,
+                         const uint16_t *said, const int64_t *order, const int64_t *to, float *memory, float *output,
+                         const float *nothing) {
+    for (int64_t step = 0; step < steps; step++) {
+        const int64_t now = (step * directions + direction) * sentences, next = now + directions * sentences;
+        const input first = {nothing, NULL, 0, size}, later = {output, to + now - directions * sentences, size, size};
+        const target here = {STEP, NULL, 0, 0, 0, {said, order + now},
+                             {memory + now * size, NULL, to + now, memory + next * size, output, size}};
+        every_tile(by, sentences, 1, step ? &later : &first, &here);
+    }
+}
+
 /* A layer of LSTMs that read B sentences of T words in D directions. What words say stands in rows like the addend's, of which
    `order` (T, D, B) names those of each step, and `to` (T, D, B) the rows of the output that it is written to. Memories are
-   (T + 1, D, B, H), the first of which are given; outputs before them are zero. */
+   (T + 1, D, B, H), the first of which are given; outputs before them are zero. Directions are read side by side where their
+   products are not shared by threads, which would be made anew within them. */
 void lstm_layer(const weight *const *by, int64_t directions, int64_t steps, int64_t sentences, int64_t size,
                 const uint16_t *said, const int64_t *order, const int64_t *to, float *memory, float *output) {
     float *nothing = calloc(size, sizeof(float));
     if (!nothing) abort();
-#pragma omp parallel for if (by[0]->rows * by[0]->columns <= SHARED)
-    for (int64_t direction = 0; direction < directions; direction++)
-        for (int64_t step = 0; step < steps; step++) {
-            const int64_t now = (step * directions + direction) * sentences, next = now + directions * sentences;
-            const input first = {nothing, NULL, 0, size}, later = {output, to + now - directions * sentences, size, size};
-            const target here = {STEP, NULL, 0, 0, 0, {said, order + now},
-                                 {memory + now * size, NULL, to + now, memory + next * size, output, size}};
-            every_tile(by[direction], sentences, 1, step ? &later : &first, &here);
-        }
+    if (directions > 1 && by[0]->rows * by[0]->columns <= SHARED) {
+#pragma omp parallel for
+        for (int64_t one = 0; one < directions; one++)
+            read_through(by[one], one, directions, steps, sentences, size, said, order, to, memory, output, nothing);
+    } else
+        for (int64_t one = 0; one < directions; one++)
+            read_through(by[one], one, directions, steps, sentences, size, said, order, to, memory, output, nothing);
     free(nothing);
 }

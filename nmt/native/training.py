@@ -36,8 +36,10 @@ def cross_entropy(logits: Tensor, words: Tensor, smoothing: float, gradient: Ten
     """The losses (n,) of words (n,) by logits (n, V), as `nmt.model.loss.cross_entropy` has them, in float32.
 
     The gradient of their sum is written to `gradient` (n, V), if there is one: of the logits' type, float32 or bf16.
+    IndexError for a word that is not among the V.
     """
-    assert logits.is_contiguous()
+    assert words.dtype == torch.long
+    assert words.shape == logits.shape[:1]
     assert gradient is None or (gradient.is_contiguous() and gradient.dtype == logits.dtype)
     words, losses = words.contiguous(), torch.empty(logits.size(0))
     wrong = native.kernels().cross_entropy(
@@ -50,6 +52,6 @@ def cross_entropy(logits: Tensor, words: Tensor, smoothing: float, gradient: Ten
 
 
 def serves(x: Tensor) -> bool:
-    """Whether these kernels are there for such numbers: on the CPU, in float32 or bf16."""
-    served = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    """Whether these kernels are there for such numbers: on the CPU, in float32 or bf16, contiguous."""
+    served = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.is_contiguous()
     return served and native.library() is not None

@@ -22,8 +22,7 @@ void log_softmax(int64_t n, int64_t size, float *logits) {
             exponentials(4, x);
             EACH(4) sums[k] = _mm512_add_ps(sums[k], x[k]);
         }
-        const floats sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
-        const floats total = all(logf(_mm512_reduce_add_ps(sum)));
+        const floats total = all(logf(sum_of_four(sums)));
         for (int64_t at = 0; at < size; at += 64) {
             load(x, logits + at, size - at, 0);
             EACH(4) x[k] = _mm512_sub_ps(_mm512_sub_ps(x[k], highest), total);
@@ -115,8 +114,9 @@ void best(int64_t sentences, int64_t width, int64_t size, int64_t most, int64_t 
     }
 }
 
-/* Of candidates (B, C) the first `opening` that do not end (and behind them, were these too few, the first that do): what they are
-   worth, the words, and the rows that they extend, W a sentence. Of the first `size` those that end: what they are worth, -inf for the others, and the rows. How many end. */
+/* Of candidates (B, C) the first `opening` that do not end (and behind them, were these too few, the first that do): what they
+   are worth, the words, and the rows that they extend, W a sentence. Of the first `size` those that end: what they are worth,
+   -inf for the others, and the rows. Returns how many end. */
 int64_t parted(int64_t sentences, int64_t count, int64_t width, int64_t opening, int64_t size, int64_t eos,
                const float *scores, const int64_t *words, const int64_t *parents, float *opened, int64_t *said, int64_t *rows,
                float *ended, int64_t *after) {

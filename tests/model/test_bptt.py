@@ -330,10 +330,11 @@ def test_zoneout_leaves_units_as_they_were(kind):
 
 @pytest.mark.skipif(native.library() is None, reason="there are none of our own kernels here")
 @pytest.mark.parametrize(("reduced", "share"), [(False, 1e-5), (True, 0.02)], ids=["fp32", "bf16"])
-def test_our_own_kernels_do_as_torch(reduced, share, monkeypatch):
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_our_own_kernels_do_as_torch(reduced, share, dropout, monkeypatch):
     """Outputs, final states and all gradients, of sizes that fill vectors and that do not, some rows shorter."""
     monkeypatch.setattr(bptt, "BLOCK", 9)  # so that there are several
-    layer, x = Layer(5, 19), torch.randn(4, 7, 5, requires_grad=True)
+    layer, x = Layer(5, 19, recurrent_dropout=dropout), torch.randn(4, 7, 5, requires_grad=True)
     weigh, state = torch.randn(4, 7, 19), [torch.randn(4, 19, requires_grad=True) for _ in range(2)]
     for parameter in layer.parameters():
         parameter.data.normal_(std=0.4)
@@ -342,6 +343,7 @@ def test_our_own_kernels_do_as_torch(reduced, share, monkeypatch):
         leaves = (x, *state, *layer.parameters())
         for leaf in leaves:
             leaf.grad = None
+        torch.manual_seed(2)
         with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
             outputs, final = layer._read("unrolled", x, LSTMState(*state), torch.tensor([7, 3, 7, 1]))
         ((outputs * weigh).sum() + sum(part.sum() for part in final)).backward()

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from nmt.model.loss import cross_entropy
+from nmt.native import training
 
 SMOOTHED = pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 
@@ -92,11 +93,31 @@ def test_what_is_no_number_is_seen():
     assert cross_entropy(logits, tensor([1, 2, 3])).isnan()
 
 
-@pytest.mark.parametrize("word", [-1, 30])
+@pytest.mark.parametrize("word", [-1, 41])
 @pytest.mark.usefixtures("either_way")
 def test_a_word_that_is_none_is_refused(word):
-    with pytest.raises((IndexError, RuntimeError), match=str(word)):
-        cross_entropy(torch.randn(3, 30), tensor([1, word, 3]))
+    logits = torch.randn(3, 30)
+    kind, match = (
+        (IndexError, f"word {word} is none of the 30 ") if training.serves(logits) else (RuntimeError, f"{word}")
+    )
+    with pytest.raises(kind, match=match):
+        cross_entropy(logits, tensor([1, word, 3]))
+
+
+@pytest.mark.usefixtures("either_way")
+def test_logits_may_lie_as_they_will_and_be_none():
+    torch.manual_seed(1)
+    logits, words = torch.randn(30, 7), tensor([1, 2, 29, 0, 4, 4, 9])
+    across = logits.clone().requires_grad_()
+    found = cross_entropy(across.t(), words, 0.1)
+    straight = logits.t().contiguous().requires_grad_()
+    expected = cross_entropy(straight, words, 0.1)
+    assert_close(found, expected)
+    assert_close(torch.autograd.grad(found, across)[0].t(), torch.autograd.grad(expected, straight)[0])
+    nothing = torch.empty(0, 30, requires_grad=True)
+    loss = cross_entropy(nothing, tensor([], dtype=torch.long), 0.1)
+    assert loss == 0
+    assert torch.autograd.grad(loss, nothing)[0].shape == (0, 30)
 
 
 @SMOOTHED

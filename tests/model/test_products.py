@@ -148,3 +148,12 @@ def test_a_linear_layer_is_torchs(kind, fast_mkl, monkeypatch):
     for one, other in zip(*found, strict=True):
         assert one.dtype == other.dtype
         assert_close(one, other, rtol=close, atol=close)
+
+
+def test_a_bias_in_bf16_is_summed_in_float32():
+    """Of 5,000 ones: in bf16 the sum would stop at 256."""
+    bias = torch.zeros(3, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        products.linear(torch.zeros(5000, 2), torch.zeros(3, 2), bias).sum().backward()
+    assert bias.grad is not None
+    assert_close(bias.grad, torch.full((3,), 5000.0), rtol=2**-8, atol=0)
