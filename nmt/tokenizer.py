@@ -1,9 +1,10 @@
 """Text to subword ids and back, raw text in, raw text out; one `sentencepiece` model file is the whole vocabulary."""
 
 import hashlib
+import random
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -158,10 +159,10 @@ def train_tokenizer(sentences: Iterable[str], options: TokenizerOptions, path: s
 
     Raises ValueError where the sentences are none, or cannot fill `vocab_size`, or have more characters than that.
     """
-    model, failed = BytesIO(), list[Exception]()
+    model, some = BytesIO(), sampled(sentences, SAMPLED_SENTENCES)
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=map(normalise, _keeping(sentences, failed)),
+            sentence_iterator=map(normalise, some),
             model_writer=model,
             model_type=options.type,
             vocab_size=options.vocab_size,
@@ -180,19 +181,24 @@ def train_tokenizer(sentences: Iterable[str], options: TokenizerOptions, path: s
             eos_id=EOS,
         )
     except RuntimeError as error:
-        raise failed[0] if failed else training_error(str(error), options) from error
+        raise training_error(str(error), options) from error
     tokenizer = Tokenizer(model.getvalue())
     tokenizer.save(path)
     return tokenizer
 
 
-def _keeping(sentences: Iterable[str], failed: list[Exception]) -> Iterator[str]:
-    """The sentences, and what goes wrong while they are read, of which sentencepiece makes an error of its own."""
-    try:
-        yield from sentences
-    except Exception as error:
-        failed.append(error)
-        raise
+def sampled(sentences: Iterable[str], most: int) -> list[str]:
+    """At most so many of the sentences, each as likely as any other (Vitter 1985, algorithm R), the same each time.
+
+    sentencepiece would draw others in every process, so that no vocabulary of a large corpus could be learnt again.
+    """
+    draw, kept = random.Random(1), list[str]()
+    for number, sentence in enumerate(sentences):
+        if number < most:
+            kept.append(sentence)
+        elif (place := int(draw.random() * (number + 1))) < most:
+            kept[place] = sentence
+    return kept
 
 
 def training_error(message: str, options: TokenizerOptions) -> ValueError:
