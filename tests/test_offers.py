@@ -46,7 +46,11 @@ def both(seed):
         {"with_alignment": True, "length_reward": 0.5, "normalization": "none"},
     ],
 )
-def test_what_is_found_is_the_same(seed, size, options):
+@pytest.mark.parametrize("kernels", [True, False])
+def test_what_is_found_is_the_same(seed, size, options, kernels, monkeypatch):
+    """The best offered being looked for by our own kernel, where there is one, and by torch."""
+    if not kernels:
+        monkeypatch.setattr("nmt.native.library", lambda: None)
     offering, whole = both(seed)
     options = {"beam_size": size, "n_best": size} | options
     found, expected = decoded(offering, SOURCES, **options), decoded(whole, SOURCES, **options)
